@@ -1,0 +1,1 @@
+"""The resources: names, pydantic models, and the CRDs generated from them."""

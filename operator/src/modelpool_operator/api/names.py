@@ -1,0 +1,72 @@
+"""Every name that appears in the API: group, kinds, labels, annotations, finalizers, ports, reasons."""
+
+from enum import StrEnum
+from typing import Final
+
+GROUP: Final = "modelpool.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+MODEL_WORKER: Final = "ModelWorker"
+MODEL_WORKERS: Final = "modelworkers"
+MODEL_POOL: Final = "ModelPool"
+MODEL_POOLS: Final = "modelpools"
+
+#: On a ModelWorker from before its reservation until after its release.
+WORKER_FINALIZER: Final = f"{GROUP}/worker"
+#: On a ModelPool until its ledger is empty.
+POOL_FINALIZER: Final = f"{GROUP}/pool"
+#: Scheduling gate of a worker's pod: lifted once the pool's ledger holds the pod's entry.
+QUOTA_GATE: Final = f"{GROUP}/quota"
+
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_INSTANCE: Final = "app.kubernetes.io/instance"
+MANAGED_BY: Final = "modelpool-operator"
+LABEL_WORKER: Final = f"{GROUP}/worker"
+LABEL_WORKER_UID: Final = f"{GROUP}/worker-uid"
+LABEL_POOL: Final = f"{GROUP}/pool"
+LABEL_CAPABILITY: Final = f"{GROUP}/capability"
+#: When the quota gate was lifted (RFC 3339): the schedule deadline counts from here.
+ANNOTATION_GATE_LIFTED: Final = f"{GROUP}/gate-lifted"
+
+WORKER_CONTAINER: Final = "worker"
+
+
+class Reason(StrEnum):
+    """Why a worker is where it is; stable, shown as ``status.reason`` and as the reason of Events."""
+
+    # waiting
+    ACCEPTED = "Accepted"
+    WAITING_FOR_QUOTA = "WaitingForQuota"
+    EXCEEDS_POOL = "ExceedsPool"
+    POOL_NOT_FOUND = "PoolNotFound"
+    POOL_HELD = "PoolHeld"
+    QUOTA_RESERVED = "QuotaReserved"
+    UNSCHEDULABLE = "Unschedulable"
+    POD_PENDING = "PodPending"
+    CONTAINER_STARTED = "ContainerStarted"
+    CONTAINER_RESTARTED = "ContainerRestarted"
+    # serving
+    MODEL_LOADED = "ModelLoaded"
+    REQUEST_ADMITTED = "RequestAdmitted"
+    REQUESTS_DONE = "RequestsDone"
+    IDLE_TIMEOUT = "IdleTimeout"
+    # failing
+    MODEL_LOAD_FAILED = "ModelLoadFailed"
+    CRASH_LOOP = "CrashLoopBackOff"
+    OOM_KILLED = "OOMKilled"
+    IMAGE_PULL = "ImagePullError"
+    LOAD_DEADLINE = "LoadDeadlineExceeded"
+    CONFIG = "ConfigError"
+    POD_LOST = "PodLost"
+    POD_REJECTED = "PodRejected"
+    # leaving
+    HEALTH_CHECK = "HealthCheckFailed"
+    NODE_LOST = "NodeLost"
+    EXITED_UNEXPECTEDLY = "ExitedUnexpectedly"
+    POD_TERMINATING = "PodTerminating"
+    IDLE_EVICTION = "IdleEviction"
+    POOL_DRAIN = "PoolDrain"
+    SHUTDOWN = "Shutdown"
+    DELETED = "Deleted"

@@ -1,0 +1,1 @@
+"""Decisions: pure functions from state and time to plans."""

@@ -1,0 +1,1 @@
+"""kopf's side: watches, ticks and probes feed the runtime."""

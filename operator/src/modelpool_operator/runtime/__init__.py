@@ -1,0 +1,1 @@
+"""What runs: queues, reconcilers, pingers, the Lease."""
