@@ -1,0 +1,79 @@
+"""A real control plane for the whole session, a namespace of its own for each test."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client, config, dynamic
+
+from cluster.control_plane import ControlPlane
+
+Manifest = dict[str, Any]
+Apply = Callable[..., list[Manifest]]
+
+FIELD_MANAGER = "modelpool-tests"
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """API server, controller-manager and scheduler without nodes; that it does not start is a failure, not a skip."""
+    with ControlPlane(tmp_path_factory.mktemp("control-plane") / "state", audit=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def admin(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
+    """The official sync client as administrator, for the whole session."""
+    with config.new_client_from_config(str(control_plane.kubeconfig)) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def discovery(admin: client.ApiClient, tmp_path_factory: pytest.TempPathFactory) -> dynamic.DynamicClient:
+    """Finds the endpoint of any kind, of one whose CRD has just been applied too."""
+    return dynamic.DynamicClient(admin, cache_file=str(tmp_path_factory.mktemp("discovery") / "cache.json"))
+
+
+@pytest.fixture
+def namespace(admin: client.ApiClient) -> Iterator[str]:
+    """The name of a fresh namespace; it is deleted afterwards, without waiting for its end."""
+    core = client.CoreV1Api(admin)
+    name = f"test-{uuid.uuid4().hex[:10]}"
+    core.create_namespace({"metadata": {"name": name}})
+    yield name
+    core.delete_namespace(name)
+
+
+@pytest.fixture
+def kube(admin: client.ApiClient, namespace: str) -> client.ApiClient:
+    """The client of a test that has a namespace of its own; wrap it: ``CoreV1Api(kube)``."""
+    assert namespace
+    return admin
+
+
+@pytest.fixture
+def apply(discovery: dynamic.DynamicClient, namespace: str) -> Apply:
+    """``apply(manifest)``: server-side apply of YAML text (several documents too), a dict or a list of dicts.
+
+    Namespaced objects without a namespace go to the test's own. Returns the objects as the API server
+    has them; raises `kubernetes.client.ApiException` when it refuses one.
+    """
+
+    def apply(manifests: str | Manifest | list[Manifest], **options: Any) -> list[Manifest]:
+        if isinstance(manifests, str):
+            documents = [each for each in yaml.safe_load_all(manifests) if each]
+        else:
+            documents = manifests if isinstance(manifests, list) else [manifests]
+        applied = []
+        for document in documents:
+            resource = discovery.resources.get(api_version=document["apiVersion"], kind=document["kind"])
+            home = document["metadata"].get("namespace", namespace) if resource.namespaced else None
+            done = discovery.server_side_apply(
+                resource, body=document, namespace=home, **{"field_manager": FIELD_MANAGER, **options}
+            )
+            applied.append(done.to_dict())
+        return applied
+
+    return apply
