@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 
 class HealthStatus(StrEnum):
@@ -55,3 +56,6 @@ class HealthRecord:
         patient = self.last_outcome is PingOutcome.UNREACHABLE and pod_ready
         limit = check.failure_threshold * (3 if patient else 1)
         return HealthStatus.UNHEALTHY if self.misses >= limit else HealthStatus.SUSPECT
+
+
+NO_PINGS: Final = HealthRecord()

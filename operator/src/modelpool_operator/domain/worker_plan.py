@@ -1,0 +1,401 @@
+"""The decision for one worker: from what is seen and the time to a plan. No I/O, no clock, no memory.
+
+Read it from ``plan_worker`` down: one function per state, each a list of rules in the order in which they win.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from modelpool_api import FLIP_STATES, HealthStatus, Pong, WorkerHandle, WorkerState
+from modelpool_api.health import NO_PINGS, HealthRecord
+from modelpool_api.pod import LINGER_SECONDS
+from modelpool_operator.api import names
+from modelpool_operator.api.modelpool import ModelPoolSpec
+from modelpool_operator.api.names import Reason
+from modelpool_operator.domain import failures, mirror
+from modelpool_operator.domain.failures import Failure
+from modelpool_operator.domain.objects import Entry, PoolView, WorkerView
+from modelpool_operator.domain.plan import (
+    Action,
+    AddFinalizer,
+    AskEvict,
+    AskPool,
+    DeletePod,
+    EnsureService,
+    LiftGate,
+    Plan,
+    RemoveFinalizer,
+)
+from modelpool_operator.domain.podview import PodView
+from modelpool_operator.domain.rules import Rules, rules_for
+from modelpool_operator.domain.status import status_fields, status_gauges
+from modelpool_operator.domain.transitions import Move
+
+_S = WorkerState
+#: Seconds that a process which no longer answers gets between SIGTERM and SIGKILL.
+_KILL_GRACE: Final = 5
+_NO_POOL: Final = ModelPoolSpec(memory="1Mi")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that a decision about one worker may depend on."""
+
+    worker: WorkerView
+    pool: PoolView | None = None
+    #: why the pool makes no reservation; None while it has not said
+    quota: tuple[Reason, str] | None = None
+    pod: PodView | None = None
+    pong: Pong | None = None
+    health: HealthRecord = NO_PINGS
+    #: this operator itself seems cut off from the workers: nobody is condemned
+    cut_off: bool = False
+    #: the pool wants this worker's room, if it can be had without harm
+    room_wanted: Reason | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """The worker's rules, with its pool's behind them."""
+        return rules_for(self.worker.spec, self.pool.spec if self.pool else _NO_POOL)
+
+    @property
+    def entry(self) -> Entry | None:
+        """The worker's reservation."""
+        return self.pool.ledger.get(self.worker.uid) if self.pool else None
+
+    @property
+    def health_status(self) -> HealthStatus:
+        """What the pings say."""
+        return self.health.status(self.rules.health_check, pod_ready=self.pod is not None and self.pod.ready)
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the process answered the last ping, so that it can be asked."""
+        return self.pong is not None and self.health.misses == 0
+
+
+@dataclass
+class _Draft:
+    """What one state's rules want; turned into a Plan at the end."""
+
+    moves: tuple[Move, ...] = ()
+    actions: tuple[Action, ...] = ()
+    failure: Failure | None = None
+    waiting: tuple[str, str] | None = None
+    from_pong: bool = False
+    extra: dict[str, object] = field(default_factory=dict)
+    deadlines: tuple[datetime, ...] = ()
+
+
+def plan_worker(seen: Seen, now: datetime) -> Plan:
+    """Decide what happens to one worker now."""
+    worker = seen.worker
+    if worker.state is None:
+        return _plan_new(worker)
+    draft = _RULES[worker.state](seen, now)
+    actions = list(draft.actions)
+    if not worker.deleting and names.WORKER_FINALIZER not in worker.finalizers and not worker.ended:
+        actions.insert(0, AddFinalizer())
+    if worker.state not in (_S.FAILED, _S.DEAD, _S.EVICTING) and not draft.moves:
+        actions += _service(seen)
+    destructive = any(move.to in (_S.FAILED, _S.EVICTING, _S.DEAD) for move in draft.moves) or any(
+        isinstance(action, DeletePod | RemoveFinalizer) for action in actions
+    )
+    return Plan(
+        moves=draft.moves,
+        fields=status_fields(
+            worker,
+            pod=seen.pod,
+            pong=seen.pong,
+            entry=seen.entry,
+            quota=seen.quota,
+            health=seen.health_status,
+            moves=draft.moves,
+            failure=draft.failure,
+            waiting=draft.waiting,
+            mirrored=draft.from_pong,
+            extra=draft.extra,
+            now=now,
+        ),
+        gauges=status_gauges(worker, seen.pong, now),
+        actions=tuple(actions),
+        destructive=destructive,
+        wake_after=min(((at - now).total_seconds() for at in draft.deadlines), default=None),
+    )
+
+
+def _plan_new(worker: WorkerView) -> Plan:
+    if worker.deleting:
+        return Plan(actions=(RemoveFinalizer(),) if names.WORKER_FINALIZER in worker.finalizers else ())
+    actions = () if names.WORKER_FINALIZER in worker.finalizers else (AddFinalizer(),)
+    return Plan(accept=True, actions=(*actions, AskPool()))
+
+
+def _spawning(seen: Seen, now: datetime) -> _Draft:
+    worker, pod = seen.worker, seen.pod
+    if leaving := _leaving(seen):
+        return _Draft(moves=(_move(_S.EVICTING, *leaving, now),))
+    if pod is None:
+        if worker.had_pod:
+            return _fail(Failure(Reason.POD_LOST, "the pod is gone before it was ready; make a new ModelWorker"), now)
+        return _Draft(actions=(AskPool(),), waiting=_quota_wait(seen))
+    if pod.deleting:
+        return _Draft(moves=(_move(_S.EVICTING, *_terminating(pod), now),))
+    if pod.gated:
+        entry = seen.entry
+        if entry is None or entry.pod_uid != pod.uid:
+            return _Draft(actions=(AskPool(),), waiting=_quota_wait(seen))
+        return _Draft(
+            actions=(LiftGate(pod.uid, pod.resource_version),),
+            waiting=(Reason.QUOTA_RESERVED, "the reservation is made; the pod goes to the scheduler"),
+        )
+    if failure := failures.hopeless_start(pod):
+        return _fail(failure, now)
+    if pod.container and pod.container.ever_ran:
+        started = pod.container.started or now
+        return _Draft(
+            moves=(_move(_S.LOADING, Reason.CONTAINER_STARTED, "the container runs and loads the model", started),)
+        )
+    reason, sentence = failures.waiting_reason(pod)
+    deadline = (pod.gate_lifted or worker.since or now) + timedelta(seconds=seen.rules.schedule_deadline)
+    if now >= deadline:
+        late = f"not started within the schedule deadline of {seen.rules.schedule_deadline:.0f} s: {sentence}"
+        return _fail(Failure(Reason.SCHEDULE_DEADLINE if reason is Reason.POD_PENDING else reason, late), now)
+    return _Draft(waiting=(reason, sentence), deadlines=(deadline,))
+
+
+def _loading(seen: Seen, now: datetime) -> _Draft:
+    worker, pod = seen.worker, seen.pod
+    if draft := _stopped(seen, now):
+        return draft
+    if pod is None:
+        return _fail(Failure(Reason.POD_LOST, "the pod is gone before it was ready; make a new ModelWorker"), now)
+    if pod.phase == "Failed":
+        return _fail(failures.pod_failed(pod), now)
+    if failure := _container_failure(seen):
+        return _fail(failure, now)
+    moves = _from_pong(seen, now)
+    deadline = (worker.since or now) + timedelta(seconds=seen.rules.load_deadline)
+    if now >= deadline and not moves:
+        late = f"not loaded within the load deadline of {seen.rules.load_deadline:.0f} s"
+        ended = pod.container.last if pod.container else None
+        return _fail(Failure(Reason.LOAD_DEADLINE, late, ended.exit_code if ended else None), now)
+    return _Draft(moves=moves, from_pong=True, failure=_new_end(seen), waiting=_back_off(seen), deadlines=(deadline,))
+
+
+def _serving(seen: Seen, now: datetime) -> _Draft:
+    worker, pod, rules = seen.worker, seen.pod, seen.rules
+    if pod is None:
+        if seen.entry is not None:
+            return _Draft(actions=(AskPool(),))
+        return _Draft(moves=(_move(_S.DEAD, Reason.POD_LOST, "the pod is gone; a lost pod is not made again", now),))
+    if draft := _stopped(seen, now):
+        return draft
+    if pod.phase == "Failed":
+        failure = failures.pod_failed(pod)
+        return _Draft(moves=(_move(_S.EVICTING, failure.reason, failure.message, now),), failure=failure)
+    if failure := _container_failure(seen):
+        return _fail(failure, now)
+    if _restarted(seen):
+        end = failures.describe_end(pod.container.last) if pod.container and pod.container.last else None
+        message = end.message if end else "the container was restarted and loads the model again"
+        return _Draft(moves=(_move(_S.LOADING, Reason.CONTAINER_RESTARTED, message, now),), failure=end)
+    if seen.health_status is HealthStatus.UNHEALTHY and not seen.cut_off:
+        missed = f"{seen.health.misses} pings in a row failed, the last one: {seen.health.last_outcome}"
+        return _Draft(moves=(_move(_S.EVICTING, Reason.HEALTH_CHECK, missed, now),))
+    if moves := _from_pong(seen, now):
+        return _Draft(moves=moves, from_pong=True)
+    ask, due = _idle_eviction(seen, now)
+    ready_since = worker.time("readyTime")
+    forgiven = int(worker.status.get("restartsForgiven") or 0)
+    restarts = pod.container.restarts if pod.container else 0
+    draft = _Draft(actions=ask, deadlines=due)
+    if ready_since and restarts > forgiven:
+        forget = ready_since + timedelta(seconds=rules.restart_window)
+        if now >= forget:
+            draft.extra["restartsForgiven"] = restarts
+        else:
+            draft.deadlines = (*due, forget)
+    return draft
+
+
+def _evicting(seen: Seen, now: datetime) -> _Draft:
+    pod, worker = seen.pod, seen.worker
+    if pod is None:
+        if seen.entry is not None:
+            return _Draft(actions=(AskPool(),))
+        reason = str(worker.status.get("reason") or Reason.POD_LOST)
+        return _Draft(moves=(_move(_S.DEAD, reason, "the pod is gone and its reservation released", now),))
+    if pod.deleting:
+        return _Draft()
+    kill = worker.status.get("reason") in (Reason.HEALTH_CHECK, Reason.EXITED_UNEXPECTEDLY) or pod.finished
+    grace = _KILL_GRACE if kill else int(seen.rules.drain_timeout + 2 * LINGER_SECONDS)
+    return _Draft(actions=(DeletePod(pod.uid, grace),))
+
+
+def _failed(seen: Seen, now: datetime) -> _Draft:
+    pod, worker = seen.pod, seen.worker
+    if pod is not None:
+        return _Draft(actions=() if pod.deleting else (DeletePod(pod.uid, _KILL_GRACE),))
+    if seen.entry is not None:
+        return _Draft(actions=(AskPool(),))
+    until = (worker.since or now) + timedelta(seconds=seen.rules.failed_retention)
+    if now >= until or worker.deleting:
+        reason, message = str(worker.status.get("reason") or ""), str(worker.status.get("message") or "")
+        return _Draft(moves=(_move(_S.DEAD, reason, message, now),))
+    return _Draft(deadlines=(until,))
+
+
+def _dead(seen: Seen, now: datetime) -> _Draft:
+    del now
+    if seen.pod is not None and not seen.pod.deleting:
+        return _Draft(actions=(DeletePod(seen.pod.uid, _KILL_GRACE),))
+    if seen.entry is not None:
+        return _Draft(actions=(AskPool(),))
+    if seen.worker.deleting and seen.pod is None and names.WORKER_FINALIZER in seen.worker.finalizers:
+        return _Draft(actions=(RemoveFinalizer(),))
+    return _Draft()
+
+
+def _unknown(seen: Seen, now: datetime) -> _Draft:
+    """A newer version's state: leave it alone, unless the user wants it gone."""
+    if leaving := _leaving(seen):
+        return _Draft(moves=(_move(_S.EVICTING, *leaving, now),))
+    return _Draft()
+
+
+_RULES: Final = {
+    _S.SPAWNING: _spawning,
+    _S.LOADING: _loading,
+    _S.READY: _serving,
+    _S.PROCESSING: _serving,
+    _S.IDLE: _serving,
+    _S.EVICTING: _evicting,
+    _S.FAILED: _failed,
+    _S.DEAD: _dead,
+    _S.UNKNOWN: _unknown,
+}
+
+
+def _leaving(seen: Seen) -> tuple[Reason, str] | None:
+    """Return why the worker has to go, whatever it is doing."""
+    if seen.worker.deleting:
+        return Reason.DELETED, "the ModelWorker is being deleted"
+    if seen.worker.spec.shutdown:
+        return Reason.SHUTDOWN, "spec.shutdown is set"
+    if seen.pool is not None and seen.pool.draining:
+        return Reason.POOL_DRAIN, f"the pool {seen.pool.name} is being drained"
+    return None
+
+
+def _stopped(seen: Seen, now: datetime) -> _Draft | None:
+    """Handle what ends a worker whose container has started: its own word, a wish, a pod that goes or went away."""
+    pod = seen.pod
+    if seen.pong is not None and seen.pong.state is _S.EVICTING and (moves := _from_pong(seen, now)):
+        return _Draft(moves=moves, from_pong=True)
+    if pod is None:
+        return None
+    if pod.deleting:
+        return _Draft(moves=(_move(_S.EVICTING, *_terminating(pod), now),))
+    if leaving := _leaving(seen):
+        if seen.reachable and not pod.finished:
+            return _Draft(actions=(AskEvict(leaving[0], force=True),))
+        return _Draft(moves=(_move(_S.EVICTING, *leaving, now),))
+    if failure := failures.unexpected_exit(pod):
+        return _Draft(moves=(_move(_S.EVICTING, failure.reason, failure.message, now),), failure=failure)
+    return None
+
+
+def _from_pong(seen: Seen, now: datetime) -> tuple[Move, ...]:
+    state = seen.worker.state
+    if seen.pong is None or state is None or seen.pod is None:
+        return ()
+    return mirror.moves_from_pong(state, seen.worker.mirrored, seen.pong, pod_ready=seen.pod.ready, now=now)
+
+
+def _container_failure(seen: Seen) -> Failure | None:
+    if seen.pod is None or seen.pod.container is None:
+        return None
+    forgiven = int(seen.worker.status.get("restartsForgiven") or 0)
+    return failures.container_failure(seen.pod.container, forgiven, seen.rules)
+
+
+def _restarted(seen: Seen) -> bool:
+    """Whether the process that status calls serving is no more, and its successor has not said so itself."""
+    container = seen.pod.container if seen.pod else None
+    if container is None or container.failures <= int(seen.worker.status.get("restarts") or 0):
+        return False
+    return seen.pong is None or seen.pong.boot_id == seen.worker.mirrored.boot_id
+
+
+def _new_end(seen: Seen) -> Failure | None:
+    """Return the container's latest end where status does not show it yet."""
+    container = seen.pod.container if seen.pod else None
+    if container is None or container.last is None:
+        return None
+    if container.failures <= int(seen.worker.status.get("restarts") or 0):
+        return None
+    return failures.describe_end(container.last)
+
+
+def _back_off(seen: Seen) -> tuple[str, str] | None:
+    """Return what is to be read while the container waits between two tries."""
+    container = seen.pod.container if seen.pod else None
+    if container is None or container.last is None:
+        return None
+    limit = seen.rules.restart_limit
+    forgiven = int(seen.worker.status.get("restartsForgiven") or 0)
+    end = failures.describe_end(container.last)
+    return str(end.reason), f"{end.message} (end {container.failures - forgiven} of at most {limit})"
+
+
+def _idle_eviction(seen: Seen, now: datetime) -> tuple[tuple[Action, ...], tuple[datetime, ...]]:
+    """Return the question to ask a worker that has been unused for long enough, or when to look again."""
+    rules, pong, worker = seen.rules, seen.pong, seen.worker
+    if pong is None or worker.spec.eviction == "Never" or not seen.reachable:
+        return (), ()
+    room = seen.room_wanted
+    # for room a worker has to be past its idle timeout only: Idle, or about to be
+    enough = min(rules.idle_timeout, rules.evict_after) if room else rules.evict_after
+    ready_since = worker.time("readyTime")
+    young_until = ready_since + timedelta(seconds=rules.min_residency) if ready_since else now
+    unused = pong.unused_for
+    if unused is None or pong.pending_requests:
+        return (), ()
+    due = max(now + timedelta(seconds=max(0.0, enough - unused)), young_until)
+    if due > now or not WorkerHandle.from_pong(pong).is_evictable(enough):
+        return (), (due,)
+    return (AskEvict(room or Reason.IDLE_EVICTION, unused_for=enough),), (now + timedelta(seconds=1),)
+
+
+def _terminating(pod: PodView) -> tuple[Reason, str]:
+    if pod.disruption == "DeletionByTaintManager" or pod.reason == "NodeLost":
+        return Reason.NODE_LOST, f"node {pod.node} does not answer; its pods are being deleted"
+    why = f" ({pod.disruption})" if pod.disruption else ""
+    return Reason.POD_TERMINATING, f"the pod is being deleted{why}"
+
+
+def _quota_wait(seen: Seen) -> tuple[str, str]:
+    if seen.pool is None:
+        name = seen.worker.spec.pool
+        return Reason.POOL_NOT_FOUND, f"there is no ModelPool {name} in namespace {seen.worker.namespace}"
+    return seen.quota or (Reason.WAITING_FOR_QUOTA, "the pool has not decided yet")
+
+
+def _service(seen: Seen) -> list[Action]:
+    wanted = seen.worker.spec.service and not seen.worker.status.get("endpoint")
+    return [EnsureService()] if wanted and not seen.worker.deleting else []
+
+
+def _fail(failure: Failure, now: datetime) -> _Draft:
+    return _Draft(moves=(_move(_S.FAILED, failure.reason, failure.message, now),), failure=failure)
+
+
+def _move(to: WorkerState, reason: str, message: str, at: datetime) -> Move:
+    return Move(to, str(reason), message, at)
+
+
+def serves(state: WorkerState | None) -> bool:
+    """Whether a worker in this state is watched by long-poll for load as well as for life."""
+    return state in FLIP_STATES

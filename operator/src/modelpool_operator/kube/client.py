@@ -1,0 +1,206 @@
+"""The one client of the API server: dictionaries in and out, our errors, the server's clock.
+
+Built on the official ``kubernetes.aio`` client (configuration, credentials, TLS, connection pool); its typed models are
+not used, because parsing thousands of pods into them costs more than everything else the operator does.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+from kubernetes.aio import client as k8s
+from kubernetes.aio import config as k8s_config
+
+from modelpool_operator.domain import errors
+
+T = TypeVar("T")
+Json = dict[str, Any]
+PatchKind = Literal["merge", "json"]
+
+_CONTENT_TYPES: Final[Mapping[PatchKind, str]] = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+}
+_BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = {
+    401: errors.DeniedError,
+    403: errors.DeniedError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    410: errors.NotFoundError,
+    422: errors.InvalidError,
+    429: errors.BusyError,
+}
+#: (connect, read) seconds. A read may be a large LIST; nothing here is a watch.
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=30)
+_PAGE: Final = 500
+
+Observer = Callable[[str, str, int], None]
+
+
+class ServerClock:
+    """The API server's time, from the ``Date`` of its answers, carried on by the local monotonic clock.
+
+    Deadlines compare against times that the API server or another operator wrote, so every operator has to use
+    the same clock; the local wall clock may be minutes off.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._base: datetime | None = None
+        self._at = 0.0
+
+    def observe(self, date_header: str | None) -> None:
+        """Take the ``Date`` header of an answer; it has a resolution of one second, so only move forward by more."""
+        if not date_header:
+            return
+        try:
+            seen = parsedate_to_datetime(date_header)
+        except ValueError:
+            return
+        if self._base is None or abs((self.now() - seen).total_seconds()) > 1.5:
+            self._base, self._at = seen, self._monotonic()
+
+    def now(self) -> datetime:
+        """Return the server's present time, UTC; the local clock's until the first answer."""
+        if self._base is None:
+            return datetime.now(UTC)  # noqa: TID251 - the edge where time enters
+        return self._base + timedelta(seconds=self._monotonic() - self._at)
+
+
+class KubeClient:
+    """Requests to the API server. One instance per process; close it at the end."""
+
+    def __init__(self, api: k8s.ApiClient, observe: Observer | None = None) -> None:
+        self._api = api
+        self._observe = observe
+        self.clock = ServerClock()
+        self.writes = 0
+
+    @classmethod
+    async def connect(cls, observe: Observer | None = None) -> "KubeClient":
+        """Configure from the pod's service account, else from the current kubeconfig."""
+        configuration = k8s.Configuration()
+        try:
+            k8s_config.load_incluster_config(client_configuration=configuration)
+        except k8s_config.ConfigException:
+            await k8s_config.load_kube_config(client_configuration=configuration)
+        configuration.connection_pool_maxsize = 64
+        # proxies of the environment are for the outside, never for the API server
+        configuration.client_session_kwargs = {"trust_env": False}
+        return cls(k8s.ApiClient(configuration), observe)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+    async def get(self, path: str) -> Json:
+        """Read one object."""
+        return await self._request("GET", path)
+
+    async def list_all(self, path: str, label_selector: str | None = None) -> list[Json]:
+        """Read a whole collection page by page, from etcd and not from a cache; a page lost to expiry starts anew."""
+        for _ in range(3):
+            items: list[Json] = []
+            token: str | None = None
+            try:
+                while True:
+                    query = {"limit": str(_PAGE), "labelSelector": label_selector, "continue": token}
+                    page = await self._request("GET", path, query=query)
+                    items.extend(page.get("items") or [])
+                    token = (page.get("metadata") or {}).get("continue")
+                    if not token:
+                        return items
+            except errors.NotFoundError as error:
+                if error.status != 410:
+                    raise
+        raise errors.UnreachableError(f"the list of {path} expired three times while it was being read", 410)
+
+    async def create(self, path: str, body: Json) -> Json:
+        """Create an object; ``ConflictError`` where the name is taken."""
+        return await self._request("POST", path, body=body)
+
+    async def replace(self, path: str, body: Json) -> Json:
+        """Replace an object whose ``metadata`` carries the resourceVersion it was planned on."""
+        return await self._request("PUT", path, body=body)
+
+    async def patch(self, path: str, body: Json | list[Json], kind: PatchKind = "merge") -> Json:
+        """Patch an object; put the resourceVersion into a merge patch, or ``test`` operations into a JSON patch."""
+        return await self._request("PATCH", path, body=body, content_type=_CONTENT_TYPES[kind])
+
+    async def delete(self, path: str, uid: str, grace_seconds: int | None = None) -> None:
+        """Delete the object with this uid; one that is gone, or has another uid, raises nothing worth acting on."""
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        if grace_seconds is not None:
+            body["gracePeriodSeconds"] = grace_seconds
+        try:
+            await self._request("DELETE", path, body=body)
+        except (errors.NotFoundError, errors.ConflictError):
+            return  # already gone, or the name belongs to a newer object: what we wanted gone is gone
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str | None] | None = None,
+        content_type: str = "application/json",
+    ) -> Json:
+        url = self._api.configuration.host + path
+        given = {key: value for key, value in (query or {}).items() if value}
+        if given:
+            url += "?" + urlencode(given)
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "modelpool-operator"}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        if method != "GET":
+            self.writes += 1
+        status = 0
+        try:
+            answer = await self._api.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT
+            )
+            status, data = answer.status, await answer.read()
+            self.clock.observe(answer.getheader("Date"))
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise errors.UnreachableError(f"{method} {path}: {type(error).__name__}: {error}") from error
+        finally:
+            if self._observe:
+                self._observe(method, path, status)
+        return _parse(method, path, status, data, answer.getheader("Retry-After"))
+
+
+def _parse(method: str, path: str, status: int, data: bytes, retry_after: str | None) -> Json:
+    try:
+        content: Any = orjson.loads(data) if data else {}
+    except orjson.JSONDecodeError:
+        content = None
+    if 200 <= status < 300 and isinstance(content, dict):
+        return content
+    said = content.get("message", "") if isinstance(content, dict) else ""
+    kind = _BY_STATUS.get(status, errors.UnreachableError)
+    raise kind(f"{method} {path}: {status} {said}".rstrip(), status, _seconds(retry_after))
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return min(float(retry_after), 120.0) if retry_after else None
+    except ValueError:
+        return None
+
+
+async def retrying(
+    attempt: Callable[[], Awaitable[T]], *, tries: int = 4, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+) -> T:
+    """Call ``attempt`` again after a busy or broken answer, a little later each time; other errors pass at once."""
+    for number in range(1, tries):
+        try:
+            return await attempt()
+        except (errors.BusyError, errors.UnreachableError) as error:
+            await sleep(error.retry_after or 0.2 * 2**number)
+    return await attempt()
