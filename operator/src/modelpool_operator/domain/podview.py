@@ -53,6 +53,7 @@ class PodView:
     reason: str
     message: str
     gated: bool
+    other_gates: tuple[str, ...]
     gate_lifted: datetime | None
     scheduled: bool
     scheduling_reason: str
@@ -88,6 +89,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
     meta, spec, status = pod["metadata"], pod.get("spec") or {}, pod.get("status") or {}
     conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
+    gates = [gate.get("name", "") for gate in spec.get("schedulingGates") or ()]
     owner = next((ref["uid"] for ref in meta.get("ownerReferences") or () if ref.get("controller")), "")
     return PodView(
         namespace=meta["namespace"],
@@ -98,7 +100,8 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         phase=status.get("phase") or "Pending",
         reason=status.get("reason") or "",
         message=status.get("message") or "",
-        gated=any(gate.get("name") == names.QUOTA_GATE for gate in spec.get("schedulingGates") or ()),
+        gated=names.QUOTA_GATE in gates,
+        other_gates=tuple(gate for gate in gates if gate != names.QUOTA_GATE),
         gate_lifted=parse_time((meta.get("annotations") or {}).get(names.ANNOTATION_GATE_LIFTED)),
         scheduled=scheduled.get("status") == "True" or bool(spec.get("nodeName")),
         scheduling_reason=scheduled.get("reason") or "",

@@ -193,8 +193,8 @@ def _serving(seen: Seen, now: datetime) -> _Draft:
     if draft := _stopped(seen, now):
         return draft
     if pod.phase == "Failed":
-        failure = failures.pod_failed(pod)
-        return _Draft(moves=(_move(_S.EVICTING, failure.reason, failure.message, now),), failure=failure)
+        given_up = failures.pod_failed(pod)
+        return _Draft(moves=(_move(_S.EVICTING, given_up.reason, given_up.message, now),), failure=given_up)
     if failure := _container_failure(seen):
         return _fail(failure, now)
     if _restarted(seen):

@@ -1,0 +1,74 @@
+"""``modelpool-operator run`` and ``modelpool-operator drain``: wiring, nothing else."""
+
+import argparse
+import asyncio
+import sys
+
+import kopf
+from prometheus_client import start_http_server
+
+from modelpool_operator.handlers.logs import configure_logging
+from modelpool_operator.handlers.watches import build_registry
+from modelpool_operator.kube.client import KubeClient
+from modelpool_operator.metrics import OperatorMetrics
+from modelpool_operator.runtime.controller import Controller, wait_for_crds
+from modelpool_operator.runtime.drain import drain
+from modelpool_operator.settings import OperatorSettings
+
+
+async def run(settings: OperatorSettings) -> None:
+    """Run the operator until it is told to stop."""
+    metrics = OperatorMetrics()
+    client = await KubeClient.connect(metrics.observe_request)
+    server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
+    try:
+        await wait_for_crds(client)
+        controller = Controller(client, settings, metrics)
+        stop = asyncio.Event()
+        work = asyncio.create_task(controller.run(), name="controller")
+        work.add_done_callback(lambda _: stop.set())
+        try:
+            await kopf.operator(
+                registry=build_registry(controller),
+                standalone=True,
+                clusterwide=not settings.watch_namespaces,
+                namespaces=settings.watch_namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{settings.probe_port}/healthz",
+                stop_flag=stop,
+            )
+        finally:
+            if work.done() and not work.cancelled():
+                work.result()  # it never ends by itself: raise what ended it
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+    finally:
+        server.shutdown()
+        await client.close()
+
+
+async def _drain(settings: OperatorSettings, seconds: float) -> bool:
+    client = await KubeClient.connect()
+    try:
+        return await drain(client, settings.watch_namespaces, seconds)
+    finally:
+        await client.close()
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="modelpool-operator", description="Runs pools of model workers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="run the operator")
+    draining = commands.add_parser("drain", help="stop every worker and remove the finalizers, before an uninstall")
+    draining.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS")
+    arguments = parser.parse_args()
+    settings = OperatorSettings()
+    configure_logging(settings.log_level, settings.log_format)
+    if arguments.command == "run":
+        asyncio.run(run(settings))
+    else:
+        sys.exit(0 if asyncio.run(_drain(settings, arguments.timeout)) else 1)
+
+
+if __name__ == "__main__":
+    main()

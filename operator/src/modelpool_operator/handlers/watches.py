@@ -1,0 +1,54 @@
+"""kopf's part: it keeps the watches and the probes; what it sees goes into the controller, which decides alone.
+
+Only ``on.event`` is used: it keeps no state in annotations or finalizers. What a watch misses, the sweep finds.
+"""
+
+from typing import Any
+
+import kopf
+
+from modelpool_operator.api import names
+from modelpool_operator.runtime.controller import Controller
+
+
+def build_registry(controller: Controller) -> kopf.OperatorRegistry:
+    """Return the handlers, bound to this controller."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False  # our Events tell moves, not log lines
+        settings.scanning.disabled = True  # needs no right to list namespaces and CRDs
+        settings.peering.standalone = True  # leadership is ours, by a Lease
+        settings.watching.server_timeout = 300
+        settings.watching.client_timeout = 330
+        settings.watching.connect_timeout = 10
+        settings.watching.inactivity_timeout = 70
+        settings.watching.label_selectors["pods"] = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+        settings.networking.request_timeout = 60
+        settings.networking.connect_timeout = 10
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.MODEL_WORKERS, registry=registry)
+    async def worker_seen(event: kopf.RawEvent, **_: Any) -> None:
+        controller.worker_seen(_object(event), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.MODEL_POOLS, registry=registry)
+    async def pool_seen(event: kopf.RawEvent, **_: Any) -> None:
+        controller.pool_seen(_object(event), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("", "v1", "pods", labels={names.LABEL_MANAGED_BY: names.MANAGED_BY}, registry=registry)
+    async def pod_seen(event: kopf.RawEvent, **_: Any) -> None:
+        controller.pod_seen(_object(event), deleted=event["type"] == "DELETED")
+
+    @kopf.on.probe(id="controller", registry=registry)
+    def controller_works(**_: Any) -> str:
+        problem = controller.problem()
+        if problem is not None:
+            raise kopf.PermanentError(problem)  # an error makes the probe fail; permanent: at once, without retries
+        return "leading" if controller.elector.is_leader else "standing by"
+
+    return registry
+
+
+def _object(event: kopf.RawEvent) -> dict[str, Any]:
+    return dict(event["object"])

@@ -1,0 +1,238 @@
+"""The operator as a whole: caches, one queue, reconcilers, pings, sweeps and the Lease, started and stopped together."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Coroutine
+from typing import Any, Final, Literal
+
+import structlog
+from pydantic import ValidationError
+
+from modelpool_operator.api import names
+from modelpool_operator.domain.errors import ApiError, NotFoundError
+from modelpool_operator.domain.objects import PoolView, WorkerView
+from modelpool_operator.domain.pods import ImageSettings
+from modelpool_operator.kube.client import KubeClient
+from modelpool_operator.kube.events import EventRecorder
+from modelpool_operator.metrics import OperatorMetrics, StateCollector
+from modelpool_operator.runtime.budget import WriteBudget
+from modelpool_operator.runtime.cache import Key, ObjectCache
+from modelpool_operator.runtime.knowledge import Knowledge
+from modelpool_operator.runtime.leader import Elector
+from modelpool_operator.runtime.pinger import Pingers
+from modelpool_operator.runtime.pools import PoolReconciler
+from modelpool_operator.runtime.queue import KeyedQueue
+from modelpool_operator.runtime.sweeper import Sweeper
+from modelpool_operator.runtime.tokens import Tokens
+from modelpool_operator.runtime.workers import WorkerReconciler
+from modelpool_operator.settings import OperatorSettings
+from modelpool_operator.worker_client import WorkerClient
+
+_log = structlog.get_logger(__name__)
+Kind = Literal["worker", "pool"]
+Task = tuple[Kind, str, str]
+#: A reconcile that takes longer is given up and tried again, seconds.
+_RECONCILE_SECONDS: Final = 120.0
+#: With work waiting and none finished for so long, the operator is stuck, seconds.
+_STUCK_SECONDS: Final = 180.0
+
+
+class Controller:
+    """Fed by watches (``worker_seen`` and its siblings); acts while it holds the Lease."""
+
+    def __init__(self, client: KubeClient, settings: OperatorSettings, metrics: OperatorMetrics) -> None:
+        self._client = client
+        self._settings = settings
+        self._metrics = metrics
+        self._queue: KeyedQueue[Task] = KeyedQueue()
+        self._worker_client = WorkerClient()
+        self.knowledge = Knowledge()
+        tokens = Tokens(client)
+        self._pingers = Pingers(self.knowledge, self._worker_client, tokens, self._add_worker)
+        self._workers = WorkerReconciler(
+            client,
+            self.knowledge,
+            self._pingers,
+            EventRecorder(client, settings.pod_name),
+            metrics,
+            WriteBudget(settings.status_writes_per_second),
+            self._add_pool,
+            lambda key, seconds: self._queue.add_after(("worker", *key), seconds),
+            time.monotonic,
+        )
+        images = ImageSettings(
+            settings.worker_image, settings.worker_images, settings.worker_image_pull_policy, settings.hf_endpoint
+        )
+        self._pools = PoolReconciler(client, self.knowledge, tokens, metrics, images, self._add_worker, time.monotonic)
+        self._sweeper = Sweeper(client, self.knowledge, settings.watch_namespaces, settings.sweep_seconds, self._swept)
+        self.elector = Elector(
+            client, settings.namespace, settings.lease_name, settings.pod_name, settings.lease_seconds
+        )
+        metrics.registry.register(
+            StateCollector(
+                lambda: self.knowledge.pools.values(),
+                lambda: self.knowledge.workers.values(),
+                lambda: self.elector.is_leader,
+                lambda: len(self._queue),
+            )
+        )
+
+    async def run(self) -> None:
+        """Run until cancelled; give the Lease up at the end."""
+        jobs: list[Coroutine[Any, Any, None]] = [self.elector.run(), self._sweeper.run(), self._tick()]
+        jobs += [self._work() for _ in range(self._settings.reconcile_workers)]
+        try:
+            async with asyncio.TaskGroup() as group:
+                for job in jobs:
+                    group.create_task(job)
+        finally:
+            await self._pingers.close()
+            await self._worker_client.close()
+            with contextlib.suppress(ApiError):
+                await self.elector.release()
+
+    def worker_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
+        """Take a watch event of a ModelWorker."""
+        key = _key(obj)
+        if deleted:
+            known = self.knowledge.workers.get(key)
+            if known is not None and self.knowledge.workers.forget(key, obj["metadata"]["uid"]):
+                self._workers.forget(known)
+        elif _observe(self.knowledge.workers, obj):
+            self._add_worker(key)
+
+    def pool_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
+        """Take a watch event of a ModelPool."""
+        key = _key(obj)
+        known = self.knowledge.pools.get(key)
+        if deleted:
+            if self.knowledge.pools.forget(key, obj["metadata"]["uid"]):
+                self._pool_changed(key)
+        elif _observe(self.knowledge.pools, obj):
+            now = self.knowledge.pools.get(key)
+            if known is None or now is None or _house_rules_differ(known, now):
+                self._pool_changed(key)
+            else:
+                self._add_pool(key)
+
+    def pod_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
+        """Take a watch event of a worker's pod."""
+        key, labels = _key(obj), obj["metadata"].get("labels") or {}
+        if deleted:
+            self.knowledge.pods.forget(key, obj["metadata"]["uid"])
+            self._add_pool((key[0], labels.get(names.LABEL_POOL, "")))
+        elif not _observe(self.knowledge.pods, obj):
+            return
+        self._add_worker((key[0], labels.get(names.LABEL_WORKER, "")))
+
+    def problem(self) -> str | None:
+        """Return what keeps the operator from doing its work, for the liveness probe; None while it is well."""
+        silent = time.monotonic() - self._sweeper.last_success
+        if silent > max(_STUCK_SECONDS, 4 * self._settings.sweep_seconds):
+            return f"no full list has succeeded for {silent:.0f} s"
+        if self.elector.is_leader and self._queue.stalled_for() > _STUCK_SECONDS:
+            return f"no reconcile has ended for {self._queue.stalled_for():.0f} s though some wait"
+        return None
+
+    async def _work(self) -> None:
+        while True:
+            task = await self._queue.get()
+            try:
+                await self._one(task)
+            finally:
+                self._queue.done(task)
+
+    async def _one(self, task: Task) -> None:
+        kind, key = task[0], (task[1], task[2])
+        if not self.elector.is_leader or not self.knowledge.complete:
+            self._queue.add_after(task, 1.0)
+            return
+        result = "success"
+        with self._metrics.reconcile_seconds.labels(kind).time():
+            try:
+                async with asyncio.timeout(_RECONCILE_SECONDS):
+                    await (self._workers if kind == "worker" else self._pools).reconcile(key)
+                self._queue.succeeded(task)
+            except (ApiError, TimeoutError) as error:
+                result = type(error).__name__
+                delay = self._queue.retry(task)
+                _log.warning("reconcile.failed", kind=kind, key=key, error=str(error)[:500], retry_in=round(delay, 2))
+            except Exception:
+                result = "bug"
+                delay = self._queue.retry(task)
+                _log.exception("reconcile.broken", kind=kind, key=key, retry_in=round(delay, 2))
+        self._metrics.reconciles.labels(kind, result).inc()
+
+    async def _tick(self) -> None:
+        """The maintenance pass: workers that may be due for eviction are looked at, even if nothing else moved."""
+        while True:
+            await asyncio.sleep(self._settings.maintenance_seconds)
+            for uid in list(self.knowledge.pongs):
+                worker = self._by_uid(uid)
+                if worker is not None and worker.spec.eviction == "Auto":
+                    self._add_worker(worker.key)
+
+    def _by_uid(self, uid: str) -> WorkerView | None:
+        return next((worker for worker in self.knowledge.workers.values() if worker.uid == uid), None)
+
+    def _swept(self, workers: set[Key], pools: set[Key], pods: set[Key]) -> None:
+        del pools
+        for key in workers:
+            self._add_worker(key)
+        gone = {key for key in pods if self.knowledge.pods.get(key) is None}
+        for worker in self.knowledge.workers.values():
+            if (worker.namespace, worker.pod_name) in pods or (worker.deleting and not worker.ended):
+                self._add_worker(worker.key)
+        for pool in self.knowledge.pools.values():
+            self._add_pool((pool.namespace, pool.name))
+        if gone:
+            _log.info("sweep.pods-gone", count=len(gone))
+
+    def _pool_changed(self, key: Key) -> None:
+        """The budget or the house rules are others now: every worker of the pool may be concerned."""
+        self._add_pool(key)
+        for worker in self.knowledge.workers_of(key):
+            self._add_worker(worker.key)
+
+    def _add_worker(self, key: Key) -> None:
+        if key[1]:
+            self._queue.add(("worker", *key))
+
+    def _add_pool(self, key: Key) -> None:
+        if key[1]:
+            self._queue.add(("pool", *key))
+
+
+async def wait_for_crds(client: KubeClient, patience: float = 5.0) -> None:
+    """Return once the API server serves our resources: before that there is nothing to watch."""
+    said = False
+    while True:
+        try:
+            await client.get(f"/apis/{names.GROUP}/{names.VERSION}")
+        except NotFoundError:
+            if not said:
+                _log.warning("crds.missing", expected=f"{names.MODEL_WORKERS}.{names.GROUP}", fix="apply crds/")
+                said = True
+        except ApiError as error:
+            _log.warning("api.unavailable", error=str(error)[:500])
+        else:
+            return
+        await asyncio.sleep(patience)
+
+
+def _house_rules_differ(old: PoolView, new: PoolView) -> bool:
+    return (old.uid, old.generation, old.deleting) != (new.uid, new.generation, new.deleting)
+
+
+def _observe(cache: ObjectCache[Any], obj: dict[str, Any]) -> bool:
+    try:
+        return cache.observe(obj)
+    except ValidationError as error:
+        # stored under an older CRD; the API server would refuse it today
+        _log.error("object.unreadable", key=_key(obj), fields=[item["loc"] for item in error.errors()][:5])
+        return False
+
+
+def _key(obj: dict[str, Any]) -> Key:
+    return obj["metadata"]["namespace"], obj["metadata"]["name"]

@@ -1,0 +1,85 @@
+"""All that the operator knows in memory. Losing it loses nothing: it is rebuilt from lists and pings."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from modelpool_api import FLIP_STATES, Pong
+from modelpool_api.health import NO_PINGS, HealthRecord, PingOutcome
+from modelpool_operator.api import names
+from modelpool_operator.api.names import Reason
+from modelpool_operator.domain.objects import PoolView, WorkerView, pool_view, worker_view
+from modelpool_operator.domain.podview import PodView, pod_view
+from modelpool_operator.domain.worker_plan import Seen
+from modelpool_operator.runtime.cache import Key, ObjectCache
+
+#: So many workers unreachable at once, and at least half of all, are our own fault and not theirs.
+_CUT_OFF: Final = 3
+
+
+@dataclass
+class Knowledge:
+    """Caches of the API's objects, and what pings and pools said, by uid of the worker."""
+
+    workers: ObjectCache[WorkerView] = field(default_factory=lambda: ObjectCache(worker_view))
+    pools: ObjectCache[PoolView] = field(default_factory=lambda: ObjectCache(pool_view))
+    pods: ObjectCache[PodView] = field(default_factory=lambda: ObjectCache(pod_view))
+    pongs: dict[str, Pong] = field(default_factory=dict)
+    health: dict[str, HealthRecord] = field(default_factory=dict)
+    quota: dict[str, tuple[Reason, str]] = field(default_factory=dict)
+    room_wanted: dict[str, Reason] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every kind has been listed at least once."""
+        return self.workers.complete and self.pools.complete and self.pods.complete
+
+    def pool_of(self, worker: WorkerView) -> PoolView | None:
+        """Return the worker's pool."""
+        return self.pools.get((worker.namespace, worker.spec.pool))
+
+    def pod_of(self, worker: WorkerView) -> PodView | None:
+        """Return the worker's pod; one of that name that belongs to somebody else is not it."""
+        pod = self.pods.get((worker.namespace, worker.pod_name))
+        return pod if pod is not None and pod.owner_uid == worker.uid else None
+
+    def workers_of(self, pool: Key) -> list[WorkerView]:
+        """Return all workers that name this pool."""
+        return [
+            worker for worker in self.workers.values() if worker.namespace == pool[0] and worker.spec.pool == pool[1]
+        ]
+
+    def cut_off(self) -> bool:
+        """Whether so many workers do not answer, though the kubelet calls them ready, that it must be us."""
+        asked = unreachable = 0
+        for worker in self.workers.values():
+            record = self.health.get(worker.uid, NO_PINGS)
+            if worker.state not in FLIP_STATES or record.last_outcome is None:
+                continue
+            asked += 1
+            pod = self.pod_of(worker)
+            if record.last_outcome is PingOutcome.UNREACHABLE and pod is not None and pod.ready:
+                unreachable += 1
+        return unreachable >= _CUT_OFF and 2 * unreachable >= asked
+
+    def see(self, worker: WorkerView) -> Seen:
+        """Put together what a decision about this worker may depend on."""
+        record = self.health.get(worker.uid, NO_PINGS)
+        return Seen(
+            worker=worker,
+            pool=self.pool_of(worker),
+            quota=self.quota.get(worker.uid),
+            pod=self.pod_of(worker),
+            pong=self.pongs.get(worker.uid),
+            health=record,
+            cut_off=record.misses > 0 and self.cut_off(),
+            room_wanted=self.room_wanted.get(worker.uid),
+        )
+
+    def forget_worker(self, uid: str) -> None:
+        """Drop what is known of a worker that is gone."""
+        for table in (self.pongs, self.health, self.quota, self.room_wanted):
+            table.pop(uid, None)
+
+
+#: Server-side filter of the pods that are ours.
+POD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"

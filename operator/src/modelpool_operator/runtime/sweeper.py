@@ -1,0 +1,63 @@
+"""The full LIST that is the truth: what watches missed, repeated or never said is found here."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from modelpool_operator.domain.errors import ApiError
+from modelpool_operator.kube import paths
+from modelpool_operator.kube.client import KubeClient
+from modelpool_operator.runtime.cache import Key
+from modelpool_operator.runtime.knowledge import POD_SELECTOR, Knowledge
+
+_log = structlog.get_logger(__name__)
+
+
+class Sweeper:
+    """Lists workers, pools and pods every so often and reports what is not as it was remembered."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        knowledge: Knowledge,
+        namespaces: Sequence[str],
+        seconds: float,
+        changed: Callable[[set[Key], set[Key], set[Key]], None],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._knowledge = knowledge
+        self._namespaces: Sequence[str | None] = list(namespaces) or [None]
+        self._seconds = seconds
+        self._changed = changed
+        self._monotonic = monotonic
+        self.last_success = monotonic()
+
+    async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+        """Sweep for ever; one that fails is tried again soon."""
+        while True:
+            try:
+                await self.sweep()
+            except ApiError as error:
+                _log.warning("sweep.failed", error=type(error).__name__, status=error.status)
+                await sleep(min(2.0, self._seconds))
+                continue
+            await sleep(self._seconds)
+
+    async def sweep(self) -> None:
+        """List everything once and take it as the truth."""
+        known = self._knowledge
+        before = known.workers.keys(), known.pools.keys(), known.pods.keys()
+        workers, pools, pods = [], [], []
+        for namespace in self._namespaces:
+            pools += await self._client.list_all(paths.pools(namespace))
+            workers += await self._client.list_all(paths.workers(namespace))
+            pods += await self._client.list_all(paths.pods(namespace), POD_SELECTOR)
+        self._changed(
+            known.workers.replace(workers, before[0]),
+            known.pools.replace(pools, before[1]),
+            known.pods.replace(pods, before[2]),
+        )
+        self.last_success = self._monotonic()
