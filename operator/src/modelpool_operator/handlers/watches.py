@@ -28,6 +28,10 @@ def build_registry(controller: Controller) -> kopf.OperatorRegistry:
         settings.networking.request_timeout = 60
         settings.networking.connect_timeout = 10
 
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
     @kopf.on.event(names.GROUP, names.VERSION, names.MODEL_WORKERS, registry=registry)
     async def worker_seen(event: kopf.RawEvent, **_: Any) -> None:
         controller.worker_seen(_object(event), deleted=event["type"] == "DELETED")

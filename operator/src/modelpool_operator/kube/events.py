@@ -3,11 +3,15 @@
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.domain.podview import format_time
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient
+
+_log = structlog.get_logger(__name__)
 
 
 class EventRecorder:
@@ -36,7 +40,7 @@ class EventRecorder:
         body: dict[str, Any] = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"generateName": f"{name[:200]}.", "namespace": namespace},
+            "metadata": {"generateName": f"{name[:200]}-", "namespace": namespace},
             "eventTime": stamp,
             "reportingController": f"{names.GROUP}/operator",
             "reportingInstance": self._instance,
@@ -54,5 +58,6 @@ class EventRecorder:
         }
         try:
             await self._client.create(paths.events(namespace), body)
-        except ApiError:
+        except ApiError as error:
             self.lost += 1
+            _log.warning("event.lost", object=key, reason=reason, error=type(error).__name__, status=error.status)

@@ -1,4 +1,4 @@
-"""The operator as a whole: caches, one queue, reconcilers, pings, sweeps and the Lease, started and stopped together."""
+"""The operator as a whole: caches, a queue, reconcilers, pings, sweeps and the Lease, started and ended together."""
 
 import asyncio
 import contextlib
