@@ -2,24 +2,25 @@
 
 import http.client
 import shutil
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cluster import binaries
+from cluster import api_probe, binaries
+from cluster.components import api_server, controller_manager, etcd, scheduler
 from cluster.host import ClusterError, free_ports
 from cluster.pki import Authority, Pair, write_kubeconfig
 from cluster.processes import ProcessGroup
 
+ADDRESS = "127.0.0.1"
+COMPONENTS = ("kube-controller-manager", "kube-scheduler")
 READY_SECONDS = 60.0
 POLL_SECONDS = 0.05
 START_TRIES = 3
 PORTS = ("etcd", "etcd-peer", "api", "kwok")
 STOP_ORDER = ("kwok", "kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
-SERVICE_RANGE = "10.96.0.0/16"
 AUDIT_POLICY = """
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -34,7 +35,7 @@ class ControlPlane:
     ``state_dir`` belongs to it: what a killed run left there is ended and removed by `start`, all of
     it is removed by `stop`. The processes end with the thread that called `start`, so call it from the
     main thread. With ``audit`` every request is a line in `audit_log` (level Metadata). With ``kwok`` nodes labelled
-    ``type: kwok`` and their pods are played by kwok; give each such node a ``podCIDR`` in 127.0.0.0/8.
+    ``type: kwok`` and their pods are played by kwok; make such nodes with `kwok_node`.
     """
 
     def __init__(self, state_dir: Path, *, audit: bool = False, kwok: bool = False) -> None:
@@ -47,7 +48,7 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self._port('api')}"
+        return f"https://{ADDRESS}:{self._port('api')}"
 
     @property
     def ca(self) -> Path:
@@ -117,83 +118,35 @@ class ControlPlane:
 
     def _start(self, bin_dir: Path) -> None:
         self._ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-        etcd, peer = (f"http://127.0.0.1:{self._ports[name]}" for name in ("etcd", "etcd-peer"))
-        etcd_options = [
-            "--unsafe-no-fsync",
-            "--log-level=warn",
-            f"--data-dir={self.state_dir}/etcd",
-            f"--listen-client-urls={etcd}",
-            f"--advertise-client-urls={etcd}",
-        ]
-        etcd_peers = [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
         self.processes.start(
-            "etcd", [bin_dir / "etcd", *etcd_options, *etcd_peers, f"--initial-cluster=default={peer}"]
+            "etcd", etcd(bin_dir, self.state_dir / "etcd", self._port("etcd"), self._port("etcd-peer"))
         )
         self._authority = Authority.create(self.state_dir / "pki")
         self._authority.service_account_keys()
         names = ["DNS:localhost", "DNS:kubernetes.default.svc", "IP:127.0.0.1"]
         self._authority.issue("apiserver", "kube-apiserver", addresses=names)
         self._kubeconfig("admin", self._authority.issue("admin", "admin", ["system:masters"]))
-        for component in ("kube-controller-manager", "kube-scheduler"):
+        for component in COMPONENTS:
             self._kubeconfig(component, self._authority.issue(component, f"system:{component}"))
         self._start_api_server(bin_dir)
         self._wait("the API server", self._api_ready)
-        pki = self.state_dir / "pki"
-        self.processes.start(
-            "kube-controller-manager",
-            [
-                bin_dir / "kube-controller-manager",
-                f"--kubeconfig={self.state_dir}/kube-controller-manager.kubeconfig",
-                f"--root-ca-file={pki}/ca.crt",
-                f"--service-account-private-key-file={pki}/sa.key",
-                "--use-service-account-credentials",
-                # With the default of 20 it spends five seconds on waiting for its own limiter.
-                "--kube-api-qps=500",
-                "--kube-api-burst=500",
-                "--leader-elect=false",
-                "--secure-port=0",
-            ],
-        )
-        scheduler = [
-            f"--kubeconfig={self.state_dir}/kube-scheduler.kubeconfig",
-            "--leader-elect=false",
-            "--secure-port=0",
-        ]
-        self.processes.start("kube-scheduler", [bin_dir / "kube-scheduler", *scheduler])
+        manager, planner = (self.state_dir / f"{name}.kubeconfig" for name in COMPONENTS)
+        self.processes.start(COMPONENTS[0], controller_manager(bin_dir, self._authority.folder, manager))
+        self.processes.start(COMPONENTS[1], scheduler(bin_dir, planner))
         if self.kwok:
             self._start_kwok(bin_dir)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._wait("the controller-manager", lambda: self._get(account) == http.client.OK)
 
     def _start_api_server(self, bin_dir: Path) -> None:
-        pki = self.state_dir / "pki"
-        audit = []
+        command = api_server(bin_dir, self._authority.folder, self._port("etcd"), ADDRESS, self._port("api"))
+        # The kubernetes Service cannot have a loopback address as its endpoint.
+        command.append("--endpoint-reconciler-type=none")
         if self.audit:
             policy = self.state_dir / "audit-policy.yaml"
             policy.write_text(AUDIT_POLICY)
-            audit = [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}", "--audit-log-mode=batch"]
-        self.processes.start(
-            "kube-apiserver",
-            [
-                bin_dir / "kube-apiserver",
-                f"--etcd-servers=http://127.0.0.1:{self._port('etcd')}",
-                "--bind-address=127.0.0.1",
-                "--advertise-address=127.0.0.1",
-                # The kubernetes Service cannot have a loopback address as its endpoint.
-                "--endpoint-reconciler-type=none",
-                f"--secure-port={self._port('api')}",
-                f"--tls-cert-file={pki}/apiserver.crt",
-                f"--tls-private-key-file={pki}/apiserver.key",
-                f"--client-ca-file={pki}/ca.crt",
-                "--service-account-issuer=https://kubernetes.default.svc",
-                f"--service-account-key-file={pki}/sa.pub",
-                f"--service-account-signing-key-file={pki}/sa.key",
-                f"--service-cluster-ip-range={SERVICE_RANGE}",
-                "--authorization-mode=Node,RBAC",
-                "--allow-privileged=true",
-                *audit,
-            ],
-        )
+            command += [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}", "--audit-log-mode=batch"]
+        self.processes.start("kube-apiserver", command)
 
     def _start_kwok(self, bin_dir: Path) -> None:
         stages = Path(__file__).parent / "kwok-stages.yaml"
@@ -217,18 +170,7 @@ class ControlPlane:
         return self._get("/readyz") == http.client.OK
 
     def _get(self, path: str) -> int:
-        """The HTTP status of a request as administrator; 0 when the server does not answer."""
-        pki = self.state_dir / "pki"
-        context = ssl.create_default_context(cafile=str(self.ca))
-        context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
-        connection = http.client.HTTPSConnection("127.0.0.1", self._port("api"), timeout=5, context=context)
-        try:
-            connection.request("GET", path)
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return 0
-        finally:
-            connection.close()
+        return api_probe.get(ADDRESS, self._port("api"), path, self._authority.folder)[0]
 
     def _wait(self, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_SECONDS
@@ -239,3 +181,19 @@ class ControlPlane:
                 log = self.processes.log_tail("kube-apiserver")
                 raise ClusterError(f"{what} was not ready after {READY_SECONDS:g} s; the API server's log ends:\n{log}")
             time.sleep(POLL_SECONDS)
+
+
+def kwok_node(name: str, number: int, **extended: str) -> dict[str, object]:
+    """The manifest of a node that kwok plays; its pods get the addresses 127.(100 + number).0.1 and up.
+
+    These are loopback: a stand-in worker that listens there answers for the pod, and nothing that the
+    operator sends leaves the machine. ``extended`` adds to its capacity: ``**{"nvidia.com/gpu": "4"}``.
+    """
+    capacity = {"cpu": "64", "memory": "256Gi", "pods": "250", **extended}
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {"name": name, "labels": {"type": "kwok", "kubernetes.io/hostname": name}},
+        "spec": {"podCIDR": f"127.{100 + number}.0.0/24"},
+        "status": {"capacity": capacity, "allocatable": capacity},
+    }

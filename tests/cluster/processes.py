@@ -13,6 +13,8 @@ from pathlib import Path
 from cluster.host import ClusterError
 
 POLL_SECONDS = 0.02
+# Not the caller's environment: a proxy in it would stand between the components.
+CLEAN_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class ProcessGroup:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **env} if env else None,
+                env={**CLEAN_ENVIRONMENT, **(env or {})},
                 start_new_session=True,
             )
         identity = Identity.of(child.pid)
