@@ -122,7 +122,7 @@ def env_name() -> list[Rule]:
     return [
         _matches(
             "^[A-Za-z_][A-Za-z0-9_]*$",
-            "the name of an environment variable must be letters, digits and _, not beginning with a digit, for example "
+            "the name of an environment variable must be letters, digits and _ and not begin with a digit, for example "
             "OMP_NUM_THREADS",
         ),
         Rule(
