@@ -7,6 +7,7 @@ import sys
 import kopf
 from prometheus_client import start_http_server
 
+from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.handlers.logs import configure_logging
 from modelpool_operator.handlers.watches import build_registry
 from modelpool_operator.kube.client import KubeClient
@@ -64,10 +65,13 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = OperatorSettings()
     configure_logging(settings.log_level, settings.log_format)
-    if arguments.command == "run":
-        asyncio.run(run(settings))
-    else:
-        sys.exit(0 if asyncio.run(_drain(settings, arguments.timeout)) else 1)
+    try:
+        if arguments.command == "run":
+            asyncio.run(run(settings))
+        else:
+            sys.exit(0 if asyncio.run(_drain(settings, arguments.timeout)) else 1)
+    except ApiError as error:
+        sys.exit(f"modelpool-operator: {error}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,13 @@ class KubeClient:
         try:
             k8s_config.load_incluster_config(client_configuration=configuration)
         except k8s_config.ConfigException:
-            await k8s_config.load_kube_config(client_configuration=configuration)
+            try:
+                await k8s_config.load_kube_config(client_configuration=configuration)
+            except k8s_config.ConfigException as error:
+                raise errors.ApiError(
+                    "expected to run in a pod with a service account, or with a current context in the kubeconfig, "
+                    "for example KUBECONFIG=~/.kube/config"
+                ) from error
         configuration.connection_pool_maxsize = 64
         # proxies of the environment are for the outside, never for the API server
         configuration.client_session_kwargs = {"trust_env": False}

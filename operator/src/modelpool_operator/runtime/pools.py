@@ -95,12 +95,12 @@ class PoolReconciler:
         raise ConflictError(f"pool {key} changed {_TRIES} times while its ledger was being written", 409)
 
     async def _once(self, pool: PoolView) -> None:
-        workers = self._knowledge.workers_of((pool.namespace, pool.name))
-        # without workers there is nothing to guard, and an uninstalled operator's finalizer would hold the pool for ever
-        in_use = bool(pool.ledger) or any(not worker.ended for worker in workers)
-        if in_use and not pool.deleting and names.POOL_FINALIZER not in pool.finalizers:
+        # without workers there is nothing to guard: an uninstalled operator's finalizer would hold the pool for ever
+        alive = [worker for worker in self._knowledge.workers_of((pool.namespace, pool.name)) if not worker.ended]
+        if (pool.ledger or alive) and not pool.deleting and names.POOL_FINALIZER not in pool.finalizers:
             pool = await self._patch_finalizers(pool, [*pool.finalizers, names.POOL_FINALIZER])
         began = self._monotonic()
+        workers = self._knowledge.workers_of((pool.namespace, pool.name))
         confirmed = await self._confirm(pool, workers)
         by_uid = {worker.uid: worker for worker in workers}
         gone = {entry.uid for entry in confirmed.released}
