@@ -133,7 +133,7 @@ def test_the_api_server_knows_every_field_of_every_object_hooks_included(values,
 ALLOWED = [
     (OPERATOR, "watch modelworkers.modelpool.dev"),
     (OPERATOR, "patch modelworkers.modelpool.dev"),
-    (OPERATOR, "update modelpools/status.modelpool.dev"),
+    (OPERATOR, "patch modelpools/status.modelpool.dev"),
     (OPERATOR, "create pods"),
     (OPERATOR, "delete pods"),
     (OPERATOR, "get secrets modelpool-default"),
@@ -155,6 +155,8 @@ FORBIDDEN = [
     (OPERATOR, "create serviceaccounts/token"),
     (OPERATOR, "create rolebindings.rbac.authorization.k8s.io"),
     (OPERATOR, "patch nodes"),
+    (OPERATOR, "list customresourcedefinitions.apiextensions.k8s.io"),
+    (OPERATOR, "list namespaces"),
     (OPERATOR, "patch customresourcedefinitions.apiextensions.k8s.io"),
     (OPERATOR, "get leases.coordination.k8s.io modelpool-operator"),  # elsewhere than at home
     (DRAIN, "delete modelworkers.modelpool.dev"),

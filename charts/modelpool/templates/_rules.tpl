@@ -10,10 +10,10 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
 # what it knows of them: states, ledger, conditions
 - apiGroups: [modelpool.dev]
   resources: [modelpools/status, modelworkers/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 # owner references that block the owner's deletion, where the API server checks the right to set them
 - apiGroups: [modelpool.dev]
-  resources: [modelpools/finalizers, modelworkers/finalizers]
+  resources: [modelworkers/finalizers]
   verbs: [update]
 # a worker's pod: make it gated, lift the gate, watch it, remove it
 - apiGroups: [""]
@@ -30,7 +30,7 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
 # the story of a worker, for kubectl describe
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}
 
 {{/* What the uninstall hook may do: ask every worker to shut down, wait, clear the finalizers. */}}

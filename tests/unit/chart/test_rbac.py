@@ -9,19 +9,17 @@ pytestmark = pytest.mark.control_plane  # helm is built from source once, like t
 OPERATOR = {
     ("modelpool.dev", "modelpools"): {"get", "list", "watch", "patch"},
     ("modelpool.dev", "modelworkers"): {"get", "list", "watch", "patch"},
-    ("modelpool.dev", "modelpools/status"): {"get", "patch", "update"},
-    ("modelpool.dev", "modelworkers/status"): {"get", "patch", "update"},
-    ("modelpool.dev", "modelpools/finalizers"): {"update"},
+    ("modelpool.dev", "modelpools/status"): {"patch"},
+    ("modelpool.dev", "modelworkers/status"): {"patch"},
     ("modelpool.dev", "modelworkers/finalizers"): {"update"},
     ("", "pods"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "services"): {"get", "create"},
     ("", "secrets"): {"get", "create"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("events.k8s.io", "events"): {"create"},
 }
-DISCOVERY = {("apiextensions.k8s.io", "customresourcedefinitions"): {"get", "list", "watch"}}
 LEADER = {
     ("coordination.k8s.io", "leases"): {"create"},
-    ("coordination.k8s.io", "leases", "modelpool-operator"): {"get", "patch", "update"},
+    ("coordination.k8s.io", "leases", "modelpool-operator"): {"get", "update"},
 }
 DRAIN = {
     ("modelpool.dev", "modelpools"): {"get", "list", "patch"},
@@ -73,7 +71,6 @@ def test_no_rule_has_a_wildcard(render):
 def test_cluster_wide_the_operator_has_exactly_these_rights(render):
     expected = {
         ("ClusterRole", "", "modelpool-operator"): OPERATOR,
-        ("ClusterRole", "", "modelpool-operator-discovery"): DISCOVERY,
         ("Role", "ops", "modelpool-operator-leader"): LEADER,
         ("ClusterRole", "", "modelpool-drain"): DRAIN,
         **{("ClusterRole", "", name): allowed for name, allowed in USERS.items()},
@@ -82,9 +79,8 @@ def test_cluster_wide_the_operator_has_exactly_these_rights(render):
     assert expected == roles(render())
 
 
-def test_with_namespaces_the_operator_has_rights_in_them_and_reads_crds_elsewhere(render):
+def test_with_namespaces_the_operator_has_rights_in_them_and_nowhere_else(render):
     expected = {
-        ("ClusterRole", "", "modelpool-operator-discovery"): DISCOVERY,
         ("Role", "ops", "modelpool-operator-leader"): LEADER,
         **{("Role", name, "modelpool-operator"): OPERATOR for name in ("team-a", "team-b")},
         **{("Role", name, "modelpool-drain"): DRAIN for name in ("team-a", "team-b")},
@@ -97,14 +93,14 @@ def test_with_namespaces_the_operator_has_rights_in_them_and_reads_crds_elsewher
 def test_every_role_is_bound_to_the_account_that_needs_it_and_to_no_other(values, render):
     objects = render(values)
     bindings = [each for each in objects if each["kind"] in {"RoleBinding", "ClusterRoleBinding"}]
-    expected = {name.removesuffix("-leader").removesuffix("-discovery") for _, _, name in roles(objects)} - set(USERS)
+    expected = {name.removesuffix("-leader") for _, _, name in roles(objects)} - set(USERS)
 
     assert {subject["name"] for each in bindings for subject in each["subjects"]} == expected
     for each in bindings:
         (subject,) = each["subjects"]
         assert each["roleRef"]["name"] == each["metadata"]["name"]
         assert subject["namespace"] == "ops"
-        assert subject["name"] == each["metadata"]["name"].removesuffix("-leader").removesuffix("-discovery")
+        assert subject["name"] == each["metadata"]["name"].removesuffix("-leader")
 
 
 def test_users_get_their_rights_through_the_roles_that_every_cluster_has(render):
