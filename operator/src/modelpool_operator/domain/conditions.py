@@ -39,7 +39,7 @@ def worker_conditions(
     """Return the conditions; ``quota`` is why there is no reservation, ``failed`` whether the worker ever failed."""
     serving = state in FLIP_STATES
     found = [Condition("Ready", serving, reason or str(state), message)]
-    never = quota is not None and quota[0] is Reason.EXCEEDS_POOL
+    never = quota is not None and quota[0] in (Reason.EXCEEDS_POOL, Reason.CONFIG)
     if failed or (state is _S.SPAWNING and never):
         why = (str(quota[0]), quota[1]) if quota and never and not failed else (reason, message)
         found.append(Condition("Stalled", True, *why))

@@ -43,9 +43,11 @@ def status_fields(
         wanted["device"] = pong.device
         if mirrored and moves:
             wanted["mirrored"] = {"bootID": pong.boot_id, "seq": pong.seq}
-    if any(move.to is _S.READY for move in moves) and worker.state in (_S.SPAWNING, _S.LOADING):
-        wanted["readyTime"] = format_time(next(move.at for move in moves if move.to is _S.READY))
-        wanted["coldStartSeconds"] = _cold_start(worker, pod, pong, now)
+    loaded = _loaded(worker, moves)
+    if loaded is not None:
+        wanted["readyTime"] = format_time(loaded.at)
+        if not worker.status.get("readyTime"):  # a restart's reload is not the cold start
+            wanted["coldStartSeconds"] = _cold_start(worker, pod, pong, now)
     if failure is not None:
         wanted["lastFailure"] = failures.last_failure(failure, now)
     charged = entry is not None
@@ -84,6 +86,16 @@ def status_gauges(worker: WorkerView, pong: Pong | None, now: datetime) -> dict[
 def endpoint(worker: WorkerView) -> str:
     """Return the address of the worker's own Service."""
     return f"http://{worker.name}.{worker.namespace}:{INFERENCE_PORT}"
+
+
+def _loaded(worker: WorkerView, moves: Sequence[Move]) -> Move | None:
+    """Return the move from Loading to Ready, where there is one."""
+    before = worker.state
+    for move in moves:
+        if before is _S.LOADING and move.to is _S.READY:
+            return move
+        before = move.to
+    return None
 
 
 def _said(worker: WorkerView, moves: Sequence[Move], waiting: tuple[str, str] | None) -> tuple[str, str]:

@@ -53,6 +53,8 @@ class Seen:
     cut_off: bool = False
     #: the pool wants this worker's room, if it can be had without harm
     room_wanted: Reason | None = None
+    #: it refused to be evicted even by force
+    deaf: bool = False
 
     @property
     def rules(self) -> Rules:
@@ -72,7 +74,7 @@ class Seen:
     @property
     def reachable(self) -> bool:
         """Whether the process answered the last ping, so that it can be asked."""
-        return self.pong is not None and self.health.misses == 0
+        return self.pong is not None and self.health.misses == 0 and not self.deaf
 
 
 @dataclass
@@ -109,7 +111,7 @@ def plan_worker(seen: Seen, now: datetime) -> Plan:
             pod=seen.pod,
             pong=seen.pong,
             entry=seen.entry,
-            quota=seen.quota,
+            quota=_refusal(seen),
             health=seen.health_status,
             moves=draft.moves,
             failure=draft.failure,
@@ -139,13 +141,13 @@ def _spawning(seen: Seen, now: datetime) -> _Draft:
     if pod is None:
         if worker.had_pod:
             return _fail(Failure(Reason.POD_LOST, "the pod is gone before it was ready; make a new ModelWorker"), now)
-        return _Draft(actions=(AskPool(),), waiting=_quota_wait(seen))
+        return _Draft(actions=_ask(seen), waiting=_quota_wait(seen))
     if pod.deleting:
         return _Draft(moves=(_move(_S.EVICTING, *_terminating(pod), now),))
     if pod.gated:
         entry = seen.entry
         if entry is None or entry.pod_uid != pod.uid:
-            return _Draft(actions=(AskPool(),), waiting=_quota_wait(seen))
+            return _Draft(actions=_ask(seen), waiting=_quota_wait(seen))
         return _Draft(
             actions=(LiftGate(pod.uid, pod.resource_version),),
             waiting=(Reason.QUOTA_RESERVED, "the reservation is made; the pod goes to the scheduler"),
@@ -205,7 +207,7 @@ def _serving(seen: Seen, now: datetime) -> _Draft:
         missed = f"{seen.health.misses} pings in a row failed, the last one: {seen.health.last_outcome}"
         return _Draft(moves=(_move(_S.EVICTING, Reason.HEALTH_CHECK, missed, now),))
     if moves := _from_pong(seen, now):
-        return _Draft(moves=moves, from_pong=True)
+        return _Draft(moves=moves, from_pong=True, failure=_new_end(seen))
     ask, due = _idle_eviction(seen, now)
     ready_since = worker.time("readyTime")
     forgiven = int(worker.status.get("restartsForgiven") or 0)
@@ -376,11 +378,20 @@ def _terminating(pod: PodView) -> tuple[Reason, str]:
     return Reason.POD_TERMINATING, f"the pod is being deleted{why}"
 
 
-def _quota_wait(seen: Seen) -> tuple[str, str]:
+def _ask(seen: Seen) -> tuple[Action, ...]:
+    """Ask the pool once; it looks at its line again by itself whenever something changes."""
+    return () if seen.quota or seen.pool is None else (AskPool(),)
+
+
+def _refusal(seen: Seen) -> tuple[Reason, str] | None:
     if seen.pool is None:
         name = seen.worker.spec.pool
         return Reason.POOL_NOT_FOUND, f"there is no ModelPool {name} in namespace {seen.worker.namespace}"
-    return seen.quota or (Reason.WAITING_FOR_QUOTA, "the pool has not decided yet")
+    return seen.quota
+
+
+def _quota_wait(seen: Seen) -> tuple[str, str]:
+    return _refusal(seen) or (Reason.WAITING_FOR_QUOTA, "the pool has not decided yet")
 
 
 def _service(seen: Seen) -> list[Action]:
@@ -396,6 +407,6 @@ def _move(to: WorkerState, reason: str, message: str, at: datetime) -> Move:
     return Move(to, str(reason), message, at)
 
 
-def serves(state: WorkerState | None) -> bool:
-    """Whether a worker in this state is watched by long-poll for load as well as for life."""
-    return state in FLIP_STATES
+def idle_eviction_due(seen: Seen, now: datetime) -> bool:
+    """Whether the maintenance pass should have this worker looked at: it may be asked to go now."""
+    return seen.worker.state in FLIP_STATES and bool(_idle_eviction(seen, now)[0])

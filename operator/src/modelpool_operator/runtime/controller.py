@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError, NotFoundError
-from modelpool_operator.domain.objects import PoolView, WorkerView
+from modelpool_operator.domain.objects import PoolView
 from modelpool_operator.domain.pods import ImageSettings
+from modelpool_operator.domain.worker_plan import idle_eviction_due
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.kube.events import EventRecorder
 from modelpool_operator.metrics import OperatorMetrics, StateCollector
@@ -67,7 +68,12 @@ class Controller:
         self._pools = PoolReconciler(client, self.knowledge, tokens, metrics, images, self._add_worker, time.monotonic)
         self._sweeper = Sweeper(client, self.knowledge, settings.watch_namespaces, settings.sweep_seconds, self._swept)
         self.elector = Elector(
-            client, settings.namespace, settings.lease_name, settings.pod_name, settings.lease_seconds
+            client,
+            settings.namespace,
+            settings.lease_name,
+            settings.pod_name,
+            settings.lease_seconds,
+            self._everything,
         )
         metrics.registry.register(
             StateCollector(
@@ -146,8 +152,7 @@ class Controller:
     async def _one(self, task: Task) -> None:
         kind, key = task[0], (task[1], task[2])
         if not self.elector.is_leader or not self.knowledge.complete:
-            self._queue.add_after(task, 1.0)
-            return
+            return  # whoever takes the Lease, or completes the first list, looks at everything
         result = "success"
         with self._metrics.reconcile_seconds.labels(kind).time():
             try:
@@ -168,13 +173,16 @@ class Controller:
         """The maintenance pass: workers that may be due for eviction are looked at, even if nothing else moved."""
         while True:
             await asyncio.sleep(self._settings.maintenance_seconds)
-            for uid in list(self.knowledge.pongs):
-                worker = self._by_uid(uid)
-                if worker is not None and worker.spec.eviction == "Auto":
+            now = self._client.clock.now()
+            for worker in self.knowledge.workers.values():
+                if worker.uid in self.knowledge.pongs and idle_eviction_due(self.knowledge.see(worker), now):
                     self._add_worker(worker.key)
 
-    def _by_uid(self, uid: str) -> WorkerView | None:
-        return next((worker for worker in self.knowledge.workers.values() if worker.uid == uid), None)
+    def _everything(self) -> None:
+        for worker in self.knowledge.workers.values():
+            self._add_worker(worker.key)
+        for pool in self.knowledge.pools.values():
+            self._add_pool((pool.namespace, pool.name))
 
     def _swept(self, workers: set[Key], pools: set[Key], pods: set[Key]) -> None:
         del pools

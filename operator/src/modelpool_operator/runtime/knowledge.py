@@ -1,5 +1,7 @@
 """All that the operator knows in memory. Losing it loses nothing: it is rebuilt from lists and pings."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +29,11 @@ class Knowledge:
     health: dict[str, HealthRecord] = field(default_factory=dict)
     quota: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     room_wanted: dict[str, Reason] = field(default_factory=dict)
+    #: when each pong came in, monotonic seconds
+    heard: dict[str, float] = field(default_factory=dict)
+    #: workers that refused even a forced eviction: they are not asked again
+    deaf: set[str] = field(default_factory=set)
+    monotonic: Callable[[], float] = time.monotonic
 
     @property
     def complete(self) -> bool:
@@ -69,16 +76,29 @@ class Knowledge:
             pool=self.pool_of(worker),
             quota=self.quota.get(worker.uid),
             pod=self.pod_of(worker),
-            pong=self.pongs.get(worker.uid),
+            pong=self.pong_now(worker.uid),
             health=record,
             cut_off=record.misses > 0 and self.cut_off(),
             room_wanted=self.room_wanted.get(worker.uid),
+            deaf=worker.uid in self.deaf,
         )
+
+    def pong_now(self, uid: str) -> Pong | None:
+        """Return the worker's last pong, with the time it has been unused carried on to now.
+
+        A request in between would have ended the long-poll, so no news means that it is still unused.
+        """
+        pong = self.pongs.get(uid)
+        if pong is None or pong.unused_for is None or pong.pending_requests:
+            return pong
+        since = self.monotonic() - self.heard.get(uid, self.monotonic())
+        return pong.model_copy(update={"unused_for": pong.unused_for + since})
 
     def forget_worker(self, uid: str) -> None:
         """Drop what is known of a worker that is gone."""
-        for table in (self.pongs, self.health, self.quota, self.room_wanted):
+        for table in (self.pongs, self.heard, self.health, self.quota, self.room_wanted):
             table.pop(uid, None)
+        self.deaf.discard(uid)
 
 
 #: Server-side filter of the pods that are ours.

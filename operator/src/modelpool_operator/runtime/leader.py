@@ -33,12 +33,14 @@ class Elector:
         name: str,
         identity: str,
         seconds: float,
+        taken: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._namespace, self._name = namespace, name
         self._identity = identity
         self._seconds = seconds
+        self._taken = taken
         self._monotonic = monotonic
         self._seen: tuple[str, float] | None = None  # the record's version, and when we first saw it
         self._renewed: float | None = None
@@ -59,6 +61,8 @@ class Elector:
             if self.is_leader != was:
                 was = self.is_leader
                 _log.info("lease.taken" if was else "lease.lost", identity=self._identity)
+                if was:
+                    self._taken()
             await sleep(self._seconds / _RENEWALS)
 
     async def attempt(self) -> None:

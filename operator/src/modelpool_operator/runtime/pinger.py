@@ -152,6 +152,7 @@ class Pingers:
             if known is not None and known.boot_id == pong.boot_id and pong.seq < known.seq:
                 return  # an older answer that was overtaken
             self._knowledge.pongs[uid] = pong
+            self._knowledge.heard[uid] = self._monotonic()
             if record.misses or known is None or _news(known, pong):
                 self._notify(target.key)
         elif known is not None:

@@ -233,7 +233,7 @@ class PoolReconciler:
         return replace(candidate, amount=entry.amount)
 
     def _candidate(self, worker: WorkerView, pool: PoolView, state: WorkerState) -> Candidate:
-        pong, rules = self._knowledge.pongs.get(worker.uid), rules_for(worker.spec, pool.spec)
+        pong, rules = self._knowledge.pong_now(worker.uid), rules_for(worker.spec, pool.spec)
         ready, now = worker.time("readyTime"), self._client.clock.now()
         return Candidate(
             uid=worker.uid,

@@ -215,12 +215,14 @@ class WorkerReconciler:
         }
         worker = await self._patch(worker, {}, status=status)
         self._metrics.moves.labels(str(start), str(move.to)).inc()
+        if move.to is WorkerState.IDLE:  # its room may be had now
+            self._ask_pool((worker.namespace, worker.spec.pool))
         if flip:
             return worker
         _log.info("worker.moved", worker=worker.key, from_state=str(start), to_state=str(move.to), reason=move.reason)
         if move.to is WorkerState.READY and start is WorkerState.LOADING:
             total = (worker.status.get("coldStartSeconds") or {}).get("total")
-            if total is not None:
+            if total is not None and not worker.status.get("restarts"):
                 self._metrics.cold_start_seconds.labels(str(worker.spec.model.capability)).observe(total)
         if move.to is WorkerState.DEAD:
             self._metrics.evicted.labels(move.reason).inc()
@@ -250,6 +252,8 @@ class WorkerReconciler:
                 agreed = await self._pingers.evict(worker, action)
                 _log.info("evict.asked", worker=worker.key, reason=str(action.reason), agreed=agreed)
                 self._knowledge.room_wanted.pop(worker.uid, None)
+                if action.force and not agreed:
+                    self._knowledge.deaf.add(worker.uid)
                 return worker, agreed or action.force
             case plans.EnsureService():
                 return await self._ensure_service(worker)
