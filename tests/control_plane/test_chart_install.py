@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,6 +214,38 @@ def test_users_change_workers_with_edit_and_pools_with_admin(role, workers, pool
     until(lambda: may(api, user, [], "create modelworkers.modelpool.dev", "default") is workers)
     until(lambda: may(api, user, [], "create modelpools.modelpool.dev", "default") is pools)
     assert not may(api, user, [], "patch modelworkers/status.modelpool.dev", "default")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("page", ["README.md", "charts/modelpool/templates/NOTES.txt", "charts/modelpool/Chart.yaml"])
+def test_the_api_server_takes_every_resource_that_a_page_shows(page, run):
+    shown = resources_in((CHARTS.parent / page).read_text(encoding="utf-8"))
+    assert shown
+    for text in shown:
+        done = run("kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_refusal_in_the_readme_is_the_api_servers_own(run):
+    readme = (CHARTS.parent / "README.md").read_text(encoding="utf-8")
+    worker = next(text for text in resources_in(readme) if "kind: ModelWorker" in text)
+    wrong = re.sub(r"name: minilm", "name: a", re.sub(r"source: .*", "source: s3://bucket/model", worker))
+    done = run("kubectl", "apply", "-f", "-", text=wrong)
+
+    assert done.returncode != 0
+    assert done.stderr.strip() in readme
+
+
+def resources_in(text: str) -> list[str]:
+    """Cut the ModelPools and ModelWorkers out of a page, whatever they are indented by."""
+    pattern = r"^( *)(?:- )?apiVersion: modelpool\.dev/.*\n(?:\1 *\S.*\n)+"
+    found = [match.group(0) for match in re.finditer(pattern, text, re.MULTILINE)]
+    cut = [
+        re.split(r"^ *(?:---|END|```).*$", each.replace("- apiVersion", "  apiVersion"), flags=re.MULTILINE)[0]
+        for each in found
+    ]
+    return [textwrap.dedent(each) for each in cut]
 
 
 def test_an_upgrade_brings_new_crds_and_an_uninstall_keeps_them(installed, api, run, tmp_path):

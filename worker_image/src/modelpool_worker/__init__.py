@@ -1,1 +1,1 @@
-"""Modelpool."""
+"""The worker: one process serves one model, and says truthfully what state it is in."""

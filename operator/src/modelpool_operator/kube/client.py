@@ -39,6 +39,8 @@ _BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = {
 #: (connect, read) seconds. A read may be a large LIST; nothing here is a watch.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=30)
 _PAGE: Final = 500
+#: A ``Date`` this many seconds behind our reckoning means that the server's clock was changed.
+_SET_BACK: Final = 30.0
 
 Observer = Callable[[str, str, int], None]
 
@@ -56,14 +58,18 @@ class ServerClock:
         self._at = 0.0
 
     def observe(self, date_header: str | None) -> None:
-        """Take the ``Date`` header of an answer; it has a resolution of one second, so only move forward by more."""
+        """Take the ``Date`` header of an answer.
+
+        It is cut to whole seconds and may arrive late, so it never runs ahead: the latest reading is the best. A
+        server clock that was set back by more than a slow answer explains is followed as well.
+        """
         if not date_header:
             return
         try:
             seen = parsedate_to_datetime(date_header)
         except ValueError:
             return
-        if self._base is None or abs((self.now() - seen).total_seconds()) > 1.5:
+        if self._base is None or seen > self.now() or (self.now() - seen).total_seconds() > _SET_BACK:
             self._base, self._at = seen, self._monotonic()
 
     def now(self) -> datetime:
