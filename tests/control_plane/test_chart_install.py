@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import textwrap
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from kubernetes import client, config
 
 from cluster import binaries
@@ -20,6 +20,7 @@ from cluster.control_plane import ControlPlane
 pytestmark = pytest.mark.control_plane
 
 CHARTS = Path(__file__).resolve().parents[2] / "charts"
+README = (CHARTS.parent / "README.md").read_text(encoding="utf-8")
 HOME = "modelpool-system"
 OPERATOR = f"system:serviceaccount:{HOME}:modelpool-operator"
 DRAIN = f"system:serviceaccount:{HOME}:modelpool-drain"
@@ -216,36 +217,41 @@ def test_users_change_workers_with_edit_and_pools_with_admin(role, workers, pool
     assert not may(api, user, [], "patch modelworkers/status.modelpool.dev", "default")
 
 
+def shown_in_the_readme() -> str:
+    """Return the resource on the README's first screen."""
+    return README.partition("```yaml\n")[2].partition("```")[0]
+
+
+def shown_in_the_notes() -> str:
+    """Return what NOTES.txt pipes into kubectl."""
+    notes = (CHARTS / "modelpool" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    return textwrap.dedent(notes.partition("<<'END'\n")[2].partition("   END\n")[0])
+
+
+def shown_on_the_hub() -> str:
+    """Return the examples that the chart's registry page shows."""
+    chart = yaml.safe_load((CHARTS / "modelpool" / "Chart.yaml").read_text(encoding="utf-8"))
+    return yaml.safe_dump_all(yaml.safe_load(chart["annotations"]["artifacthub.io/crdsExamples"]))
+
+
 @pytest.mark.usefixtures("installed")
-@pytest.mark.parametrize("page", ["README.md", "charts/modelpool/templates/NOTES.txt", "charts/modelpool/Chart.yaml"])
-def test_the_api_server_takes_every_resource_that_a_page_shows(page, run):
-    shown = resources_in((CHARTS.parent / page).read_text(encoding="utf-8"))
-    assert shown
-    for text in shown:
-        done = run("kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("shown", [shown_in_the_readme, shown_in_the_notes, shown_on_the_hub])
+def test_the_api_server_takes_every_resource_that_is_shown_to_users(shown, run):
+    done = run("kubectl", "apply", "--dry-run=server", "--validate=strict", "-f", "-", text=shown())
+
+    assert done.returncode == 0, done.stderr
+    assert "modelworker.modelpool.dev/minilm created" in done.stdout
 
 
 @pytest.mark.usefixtures("installed")
 def test_the_refusal_in_the_readme_is_the_api_servers_own(run):
-    readme = (CHARTS.parent / "README.md").read_text(encoding="utf-8")
-    worker = next(text for text in resources_in(readme) if "kind: ModelWorker" in text)
-    wrong = re.sub(r"name: minilm", "name: a", re.sub(r"source: .*", "source: s3://bucket/model", worker))
-    done = run("kubectl", "apply", "-f", "-", text=wrong)
+    wrong = yaml.safe_load(shown_in_the_readme())
+    wrong["metadata"]["name"] = "a"
+    wrong["spec"]["model"]["source"] = "s3://bucket/model"
+    done = run("kubectl", "apply", "-f", "-", text=yaml.safe_dump(wrong))
 
     assert done.returncode != 0
-    assert done.stderr.strip() in readme
-
-
-def resources_in(text: str) -> list[str]:
-    """Cut the ModelPools and ModelWorkers out of a page, whatever they are indented by."""
-    pattern = r"^( *)(?:- )?apiVersion: modelpool\.dev/.*\n(?:\1 *\S.*\n)+"
-    found = [match.group(0) for match in re.finditer(pattern, text, re.MULTILINE)]
-    cut = [
-        re.split(r"^ *(?:---|END|```).*$", each.replace("- apiVersion", "  apiVersion"), flags=re.MULTILINE)[0]
-        for each in found
-    ]
-    return [textwrap.dedent(each) for each in cut]
+    assert done.stderr.strip() in README
 
 
 def test_an_upgrade_brings_new_crds_and_an_uninstall_keeps_them(installed, api, run, tmp_path):

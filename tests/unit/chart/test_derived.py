@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,11 @@ def test_the_plain_manifest_needs_no_helm_afterwards():
     assert len(crds_of(objects)) == 2
     homes = {each["metadata"].get("namespace", objects[0]["metadata"]["name"]) for each in objects[1:]}
     assert homes == {objects[0]["metadata"]["name"]}
+
+
+def test_chart_images_and_packages_have_one_version():
+    chart = yaml.safe_load((ROOT / "charts" / "modelpool" / "Chart.yaml").read_text())
+    pages = [ROOT / "pyproject.toml", ROOT / "operator" / "pyproject.toml", ROOT / "worker_image" / "pyproject.toml"]
+    versions = {tomllib.loads(page.read_text())["project"]["version"] for page in pages}
+
+    assert versions == {chart["appVersion"]} == {chart["version"]}
