@@ -6,7 +6,4 @@
 {{- if and .Values.operator.podDisruptionBudget.enabled (lt (int .Values.operator.replicas) 2) -}}
 {{- fail (printf "operator.podDisruptionBudget.enabled is for two or more operators: expected operator.replicas of at least 2, for example --set operator.replicas=2, got %d" (int .Values.operator.replicas)) -}}
 {{- end -}}
-{{- if ge (float64 .Values.operator.maintenanceSeconds) (float64 .Values.operator.sweepSeconds) -}}
-{{- fail (printf "operator.maintenanceSeconds has to be below operator.sweepSeconds: expected for example 5 and 30, got %v and %v" .Values.operator.maintenanceSeconds .Values.operator.sweepSeconds) -}}
-{{- end -}}
 {{- end -}}

@@ -253,10 +253,6 @@ REFUSALS = {
         {"operator": {"podDisruptionBudget": {"enabled": True}}},
         "expected operator.replicas of at least 2, for example --set operator.replicas=2, got 1",
     ),
-    "maintenance slower than the sweep": (
-        {"operator": {"maintenanceSeconds": 40}},
-        "has to be below operator.sweepSeconds: expected for example 5 and 30, got 40 and 30",
-    ),
 }
 
 
