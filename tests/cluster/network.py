@@ -44,6 +44,11 @@ class NetworkNamespace:
         """Remove its name; it ends with its last process. Nothing happens when it is not there."""
         if self.exists():
             run(["ip", "netns", "delete", self.name])
+        # ip made the folder a mount point for its first namespace, and does so again when it is gone.
+        if NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+            with contextlib.suppress(ClusterError, OSError):  # somebody else's namespace comes into being just now
+                run(["umount", NAMESPACES])
+                NAMESPACES.rmdir()
 
     def inode(self) -> int | None:
         """What identifies it to the kernel, or None when it is not there."""

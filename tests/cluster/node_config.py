@@ -140,7 +140,7 @@ def kubelet(paths: NodePaths, cgroup: str) -> str:
             "failSwapOn": False,
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": cgroup,
-            "cgroupsPerQOS": False,
+            "cgroupsPerQOS": True,  # without it the kubelet ignores cgroupRoot
             "enforceNodeAllocatable": [],
             "localStorageCapacityIsolation": False,
             "oomScoreAdj": 0,
@@ -188,15 +188,22 @@ def coredns(paths: NodePaths) -> str:
 def private_mounts(paths: NodePaths) -> str:
     """The shell script that makes the cluster's own mount namespace what its processes expect, then holds it open.
 
-    Folders that Kubernetes writes to under fixed names are the cluster's own in there, so two clusters
-    and the machine do not meet, and all mounts end with the last process.
+    Folders that Kubernetes and its network plugins write to under fixed names are the cluster's own in
+    there, so two clusters and the machine do not meet, and all mounts end with the last process.
     """
-    private = paths.state / "private"
-    lines = ["set -e", "umount -R -l /run/netns 2>/dev/null || true", "mount -t tmpfs tmpfs /run"]
-    for folder in ("/var/log", "/var/lib/kubelet"):
-        lines += [f"mkdir -p {private}{folder}", f"mount --bind {private}{folder} {folder}"]
+    state, private = paths.state, paths.state / "private"
+    lines = [
+        "set -e",
+        "umount -R -l /run/netns 2>/dev/null || true",
+        "mount -t tmpfs -o mode=755 tmpfs /run",
+        # /var/lib/kubelet, /var/lib/cni: in memory, with the state folder where it was.
+        f"mkdir -p /run/state && mount --bind {state} /run/state",
+        "mount -t tmpfs -o mode=755 tmpfs /var/lib",
+        f"mkdir -p {state} && mount --bind /run/state {state} && umount /run/state",
+        f"mkdir -p {private}/log && mount --bind {private}/log /var/log",
+    ]
     for name, value in KERNEL_SETTINGS.items():
         file = f"{private}/proc/sys/{name}"
         lines += [f"mkdir -p $(dirname {file})", f"echo {value} > {file}", f"mount --bind {file} /proc/sys/{name}"]
-    lines += ["mount --make-rshared /", f"touch {paths.state}/mounted", "exec sleep infinity"]
+    lines += ["mount --make-rshared /", f"touch {state}/mounted", "exec sleep infinity"]
     return "\n".join(lines)

@@ -22,8 +22,6 @@ from cluster.processes import CLEAN_ENVIRONMENT, Identity, ProcessGroup, end
 from cluster.progress import step
 
 STATE_ROOT = Path("/var/lib/modelpool")
-KUBELET_HOME = Path("/var/lib/kubelet")
-MADE_KUBELET_HOME = ".made-kubelet-home"
 PACKAGES = (
     *("containernetworking-plugins", "nftables", "conntrack", "iproute2", "util-linux", "mount"),
     *("openssl", "libseccomp2"),
@@ -197,9 +195,6 @@ class Cluster:
 
     def _start(self, bin_dir: Path) -> None:
         self.state.mkdir(parents=True, mode=0o700)
-        if not KUBELET_HOME.exists():
-            (self.state.parent / MADE_KUBELET_HOME).touch()
-            KUBELET_HOME.mkdir()
         self.network.create()
         cgroups.create(self.cgroup)
         group = self._processes()
@@ -303,6 +298,7 @@ class Cluster:
 
     def _clear(self) -> None:
         """Everything goes, so nothing is asked to end by itself; what starts others goes first."""
+        (self.state / "ready.json").unlink(missing_ok=True)
         group = self._processes()
         for name in ("kubelet", "containerd"):
             group.stop(name)
@@ -317,19 +313,8 @@ class Cluster:
         self.network.delete()
         _unmount_below(self.state)
         shutil.rmtree(self.state, ignore_errors=True)
-        self._clear_shared()
-
-    def _clear_shared(self) -> None:
-        """What clusters share goes with the last one."""
-        root = self.state.parent
-        if not root.is_dir() or any(each.is_dir() for each in root.iterdir()):
-            return
-        if (root / MADE_KUBELET_HOME).exists():
-            with contextlib.suppress(OSError):  # somebody else's files may be there by now
-                KUBELET_HOME.rmdir()
-            (root / MADE_KUBELET_HOME).unlink()
-        with contextlib.suppress(OSError):
-            root.rmdir()
+        with contextlib.suppress(OSError):  # other clusters are in it
+            self.state.parent.rmdir()
 
 
 def _ids(identities: Sequence[Identity]) -> str:
