@@ -92,7 +92,7 @@ class ProcessGroup:
             return {name: Identity(**fields) for name, fields in json.loads(self.record.read_text()).items()}
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError) as broken:
+        except (ValueError, TypeError, AttributeError) as broken:
             raise ClusterError(f"{self.record} is not a record of processes: {broken}; remove it") from broken
 
     def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Identity:
