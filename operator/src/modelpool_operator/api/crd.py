@@ -20,6 +20,9 @@ from modelpool_operator.api.resource import ApiModel
 
 Schema = dict[str, Any]
 
+#: ``kubectl get modelpool-all`` lists all our kinds. It must not be the name of one of them: the category would win.
+CATEGORY: Final = "modelpool-all"
+
 _HEADER: Final = (
     "# Generated from the models in operator/src/modelpool_operator/api; change those, then run\n"
     "# python -m modelpool_operator.api.crd crds\n"
@@ -167,7 +170,7 @@ def _definition(
                 "plural": plural,
                 "singular": kind.lower(),
                 "shortNames": [short_name],
-                "categories": ["modelpool"],
+                "categories": [CATEGORY],
             },
             "versions": [
                 {
