@@ -1,0 +1,134 @@
+"""The product as a user installs it: the chart, by helm, with the real images."""
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from kubernetes import client
+
+CHART = Path(__file__).resolve().parents[2] / "charts" / "modelpool"
+RELEASE, SYSTEM = "modelpool", "modelpool-system"
+OPERATOR_PODS = "app.kubernetes.io/component=operator,app.kubernetes.io/instance=modelpool"
+VARIABLES = {
+    "kubeconfig": "KUBECONFIG",
+    "operator_image": "MODELPOOL_E2E_OPERATOR_IMAGE",
+    "worker_image": "MODELPOOL_E2E_WORKER_IMAGE",
+    "model_image": "MODELPOOL_E2E_MODEL_IMAGE",
+    "helm": "HELM",
+    "kubectl": "KUBECTL",
+}
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the cluster is, and which images its node has."""
+
+    kubeconfig: str
+    operator_image: str
+    worker_image: str
+    model_image: str
+    helm: str
+    kubectl: str
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> Self:
+        """Take it from environment variables; raises ``RuntimeError`` naming those that are missing."""
+        missing = [name for name in VARIABLES.values() if not variables.get(name)]
+        if missing:
+            raise RuntimeError(
+                f"the end-to-end tests need {', '.join(missing)}; run them with: make test-e2e "
+                "(it brings the cluster up, loads the images and sets these)"
+            )
+        return cls(**{field: variables[name] for field, name in VARIABLES.items()})
+
+
+class Installation:
+    """The release on the cluster; ``values`` are the chart's."""
+
+    def __init__(self, environment: Environment, api: client.ApiClient, home: Path, values: dict[str, Any]) -> None:
+        self.environment = environment
+        self.core = client.CoreV1Api(api)
+        self._variables = {**os.environ, "KUBECONFIG": environment.kubeconfig, "HOME": str(home)}
+        self._values = values
+
+    def install(self) -> None:
+        """Install it, or bring an installation that is there to these values; returns once the operator is ready."""
+        words = ["upgrade", RELEASE, CHART, "--install", "--create-namespace", "--wait", "--timeout=180s"]
+        self.helm(*words, "--values=-", stdin=yaml.safe_dump(self._values))
+
+    def uninstall(self) -> None:
+        """Uninstall it; returns once it is gone."""
+        self.helm("uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout=180s")
+
+    def helm(self, *words: str | Path, stdin: str = "") -> str:
+        """What helm prints; fails with what it complains about."""
+        return self._run(self.environment.helm, *words, f"--namespace={SYSTEM}", stdin=stdin).stdout
+
+    def kubectl(self, *words: str, stdin: str = "") -> str:
+        """What kubectl prints; fails with what it complains about."""
+        return self._run(self.environment.kubectl, *words, stdin=stdin).stdout
+
+    def refused(self, *words: str, stdin: str = "") -> str:
+        """What kubectl complains about; fails when it does not."""
+        done = self._run(self.environment.kubectl, *words, stdin=stdin, check=False)
+        assert done.returncode != 0, f"kubectl {' '.join(words)} was expected to be refused, it said: {done.stdout}"
+        return done.stderr
+
+    def operator_pods(self) -> list[client.V1Pod]:
+        """The operator's pods that are not on their way out."""
+        pods = self.core.list_namespaced_pod(SYSTEM, label_selector=OPERATOR_PODS).items
+        return [pod for pod in pods if pod.metadata.deletion_timestamp is None]
+
+    def operator_log(self, lines: int = 60) -> str:
+        """The end of what the operator said."""
+        logs = [
+            self.core.read_namespaced_pod_log(pod.metadata.name, SYSTEM, tail_lines=lines)
+            for pod in self.operator_pods()
+        ]
+        return "\n".join(logs)
+
+    def wait_for_operator(self, other_than: str, seconds: float = 90) -> client.V1Pod:
+        """The operator's pod once it is ready and not the one of that uid any more."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for pod in self.operator_pods():
+                ready = any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ())
+                if ready and pod.metadata.uid != other_than:
+                    return pod
+            time.sleep(0.25)
+        raise AssertionError(f"expected a new operator pod to be ready within {seconds:.0f} s")
+
+    def _run(
+        self, program: str, *words: str | Path, stdin: str, check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        command = [program, *map(str, words)]
+        done = subprocess.run(
+            command, env=self._variables, input=stdin, text=True, capture_output=True, timeout=300, check=False
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"{' '.join(command)} failed: {done.stderr or done.stdout}")
+        return done
+
+
+def chart_values(environment: Environment, hub: str) -> dict[str, Any]:
+    """The chart's values for these images and this model hub, with short times."""
+    return {
+        "operator": {
+            "image": _image(environment.operator_image),
+            "maintenanceSeconds": 1,
+            "sweepSeconds": 10,
+            "leaseSeconds": 5,
+        },
+        "worker": {"image": _image(environment.worker_image), "hfEndpoint": hub},
+        "drainOnUninstall": {"timeoutSeconds": 120},
+    }
+
+
+def _image(reference: str) -> dict[str, str]:
+    repository, _, tag = reference.rpartition(":")
+    return {"repository": repository, "tag": tag}

@@ -1,0 +1,193 @@
+"""What a team has: a namespace with pools and workers, and a recording of all that happens in it."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+from kubernetes import client
+
+from e2e.installation import Installation
+from e2e.invariants import violations
+from e2e.watchers import GROUP, PODS, POOLS, VERSION, WORKERS, Json, Recorder
+
+T = TypeVar("T")
+
+LABEL = "modelpool-e2e"
+MODEL = "minilm"
+#: 256 tokens or more each: the most that the model reads of a text.
+LONG_TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind it at all. " * 16
+MAX_INPUTS = 2048
+
+
+class Team:
+    """One namespace under the ``restricted`` Pod Security Standard; leaving it checks that nothing stays behind."""
+
+    def __init__(self, api: client.ApiClient, installation: Installation) -> None:
+        self.installation = installation
+        self.namespace = f"team-{uuid.uuid4().hex[:8]}"
+        self.core = client.CoreV1Api(api)
+        self.objects = client.CustomObjectsApi(api)
+        self.recorder = Recorder(api, self.namespace)
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="client")
+
+    def __enter__(self) -> Self:
+        labels = {LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted"}
+        self.core.create_namespace({"metadata": {"name": self.namespace, "labels": labels}})
+        self.recorder.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._clear()
+        finally:
+            self._threads.shutdown(cancel_futures=True)
+            self.recorder.__exit__()
+            self.core.delete_namespace(self.namespace)
+
+    # What a user does
+
+    def pool(self, name: str = "pool", *, memory: str = "4Gi", **spec: Any) -> None:
+        """Make a pool with short times."""
+        times = {"minResidencySeconds": 0, "failedRetentionSeconds": 1, "restartLimit": 1, "drainTimeoutSeconds": 60}
+        self._create(POOLS, "ModelPool", name, {"memory": memory, **times, **spec})
+
+    def worker(self, name: str, source: str = "", **spec: Any) -> None:
+        """Make a worker of the real model; without a source from the model image on the node."""
+        where = source or f"oci://{self.installation.environment.model_image}"
+        model = {"name": MODEL, "capability": "text-embedding", "source": where}
+        self._create(WORKERS, "ModelWorker", name, {"pool": "pool", "memory": "2Gi", "model": model, **spec})
+
+    def change(self, worker: str, **spec: Any) -> None:
+        """Change fields of a worker's spec."""
+        self.objects.patch_namespaced_custom_object(GROUP, VERSION, self.namespace, WORKERS, worker, {"spec": spec})
+
+    def delete(self, worker: str) -> None:
+        """Delete a worker, as ``kubectl delete --wait=false`` does."""
+        self.objects.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, WORKERS, worker)
+
+    def kubectl(self, *words: str, stdin: str = "") -> str:
+        """What kubectl prints in this namespace."""
+        return self.installation.kubectl(f"--namespace={self.namespace}", *words, stdin=stdin)
+
+    def events(self, worker: str) -> list[tuple[str, str]]:
+        """(type, reason) of the Events about a worker, oldest first."""
+        found = self.core.list_namespaced_event(
+            self.namespace, field_selector=f"involvedObject.kind=ModelWorker,involvedObject.name={worker}"
+        ).items
+        return [
+            (each.type, each.reason) for each in sorted(found, key=lambda each: int(each.metadata.resource_version))
+        ]
+
+    # What a client does
+
+    def embed(self, worker: str, *texts: str, **fields: Any) -> httpx.Response:
+        """Ask a worker for embeddings through its Service, from within the cluster's network.
+
+        A refused connection is tried again for a while: a Service leads to a pod a moment after it is ready.
+        """
+        url = f"http://{self.core.read_namespaced_service(worker, self.namespace).spec.cluster_ip}:8080"
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                return ask(url, *texts, **fields)
+            except httpx.ConnectError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def start(self, call: Callable[..., T], *arguments: Any) -> "Future[T]":
+        """Do something beside the test, such as a request that takes long."""
+        return self._threads.submit(call, *arguments)
+
+    def texts_for(self, worker: str, seconds: float) -> list[str]:
+        """So many long texts that the worker needs about that long for them in one request, by a measurement."""
+        self.embed(worker, LONG_TEXT)
+        began = time.monotonic()
+        self.embed(worker, *[LONG_TEXT] * 8).raise_for_status()
+        each = (time.monotonic() - began) / 8
+        return [LONG_TEXT] * min(MAX_INPUTS, max(8, round(seconds / each)))
+
+    # What an observer sees
+
+    def worker_uid(self, worker: str) -> str:
+        """The uid of a worker."""
+        return str(self.recorder.latest(WORKERS, worker)["metadata"]["uid"])
+
+    def pod_name(self, worker: str) -> str:
+        """The name of a worker's pod; fails where it has never had one."""
+        uid = self.worker_uid(worker)
+        pods = (each.body["metadata"] for each in self.recorder.versions(PODS))
+        found = {pod["name"] for pod in pods if pod["ownerReferences"][0]["uid"] == uid}
+        assert len(found) == 1, f"expected one pod of worker {worker}, there were {sorted(found)}"
+        return found.pop()
+
+    def status(self, worker: str) -> Json:
+        """The latest recorded status of a worker."""
+        found: Json = self.recorder.latest(WORKERS, worker)["status"]
+        return found
+
+    def pool_status(self, name: str = "pool") -> Json:
+        """The latest recorded status of a pool."""
+        found: Json = self.recorder.latest(POOLS, name)["status"]
+        return found
+
+    def assert_nothing_left_of(self, worker: str) -> None:
+        """No pod, no ledger entry and no process of a worker are left."""
+        self.recorder.catch_up()
+        uid = self.worker_uid(worker)
+        assert self.recorder.versions(PODS, self.pod_name(worker))[-1].gone
+        assert uid not in (self.pool_status().get("ledger") or {})
+        assert processes_of(uid) == []
+
+    def assert_invariants(self) -> None:
+        """Nothing that must never be was there at any recorded version."""
+        self.recorder.catch_up()
+        found = violations([version for kind in (POOLS, WORKERS, PODS) for version in self.recorder.versions(kind)])
+        assert found == [], f"{self.recorder.story()}"
+
+    # How it ends
+
+    def _clear(self) -> None:
+        workers = {version.name for version in self.recorder.versions(WORKERS)}
+        for worker in workers:
+            with contextlib.suppress(client.ApiException):  # a test may have deleted it
+                self.delete(worker)
+        for worker in workers:
+            self.recorder.until_gone(WORKERS, worker)
+        pods = {version.name for version in self.recorder.versions(PODS)}
+        for pod in pods:
+            self.recorder.until_gone(PODS, pod)
+        for pool in {version.name for version in self.recorder.versions(POOLS)}:
+            self.recorder.until_now(POOLS, pool, lambda seen: not seen.status.get("ledger"), "its ledger is empty")
+            self.objects.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, POOLS, pool)
+            self.recorder.until_gone(POOLS, pool)
+        self.assert_invariants()
+        left = {version.name: processes_of(version.uid) for version in self.recorder.versions(WORKERS)}
+        assert not any(left.values()), f"processes of workers that are gone: {left}"
+
+    def _create(self, plural: str, kind: str, name: str, spec: Json) -> None:
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self.objects.create_namespaced_custom_object(GROUP, VERSION, self.namespace, plural, body)
+        self.recorder.until(WORKERS if plural == WORKERS else POOLS, name, lambda _: True, "recorded")
+
+
+def ask(url: str, *texts: str, **fields: Any) -> httpx.Response:
+    """POST to a worker's embeddings endpoint and return its answer, whatever it is."""
+    body = {"model": MODEL, "input": list(texts), **fields}
+    return httpx.post(f"{url}/v1/embeddings", json=body, timeout=180, trust_env=False)
+
+
+def processes_of(worker_uid: str) -> list[int]:
+    """Processes on this machine that belong to a worker: they carry its uid in their environment."""
+    wanted = f"MODELPOOL_WORKER_ID={worker_uid}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found

@@ -1,0 +1,53 @@
+"""A container that keeps dying gives its room back, once, to whoever waits for it."""
+
+import pytest
+
+from e2e.team import Team
+
+pytestmark = pytest.mark.e2e
+
+
+def test_crash_loop(team: Team):
+    """Failed with reason, exit code and the worker's own sentence; another worker that waited for the room runs."""
+    team.pool(memory="3Gi", restartLimit=1)
+    team.worker("dying", "hf://org/failing")
+    team.recorder.until_state("dying", "Loading")
+    team.worker("waiting")
+    short = team.recorder.until(
+        "modelworkers", "waiting", lambda seen: seen.status.get("reason") == "WaitingForQuota", "waits for quota"
+    )
+    assert short.status["state"] == "Spawning"
+    quota = next(each for each in short.status["conditions"] if each["type"] == "QuotaReserved")
+    assert quota["status"] == "False"
+    assert "1024 MiB" in quota["message"], "the message says by how much it falls short"
+
+    failed = team.recorder.until_state("dying", "Failed")
+    assert failed.status["reason"] == "CrashLoopBackOff"
+    assert failed.status["restarts"] == 2
+    failure = failed.status["lastFailure"]
+    assert failure["exitCode"] == 1
+    assert failure["container"] == "worker"
+    assert "the hub could not be reached for hf://org/failing" in failure["message"]
+    assert "HTTP 500" in failure["message"]
+
+    team.recorder.until_state("waiting", "Ready")
+    team.recorder.until_state("dying", "Dead")
+    assert team.embed("waiting", "here at last").status_code == 200
+    team.recorder.catch_up()
+    assert team.recorder.reserved("pool") in ([0, 2048, 0, 2048], [0, 2048]), "released once, reserved once"
+    assert team.pool_status()["evicted"] == {"CrashLoopBackOff": 1}
+    assert set(team.pool_status()["ledger"]) == {team.worker_uid("waiting")}
+    assert ("Warning", "CrashLoopBackOff") in team.events("dying")
+    team.assert_nothing_left_of("dying")
+
+
+def test_too_little_memory(team: Team):
+    """A worker that needs more memory than its limit is told so, and what to do."""
+    team.pool(restartLimit=0)
+    team.worker("small", memory="96Mi")
+
+    failed = team.recorder.until_state("small", "Failed")
+
+    assert failed.status["reason"] == "OOMKilled"
+    assert failed.status["lastFailure"]["exitCode"] == 137
+    assert "give the worker more memory" in failed.status["message"]

@@ -1,0 +1,45 @@
+"""The operator may go at any moment: workers serve on, nothing is lost, nothing is doubled."""
+
+import pytest
+
+from e2e.team import Team
+from e2e.watchers import PODS, WORKERS
+
+pytestmark = pytest.mark.e2e
+
+
+def test_operator_restart(team: Team, record_property):
+    """Killed while one worker serves, one loads and one waits, it finds all three as they are and goes on."""
+    team.pool(memory="4Gi")
+    team.worker("serving")
+    team.recorder.until_state("serving", "Ready")
+    team.worker("loading", "hf://org/paced-15s")
+    team.recorder.until_state("loading", "Loading")
+    team.worker("waiting")
+    team.recorder.until(WORKERS, "waiting", lambda seen: seen.status.get("reason") == "WaitingForQuota", "waits")
+    before = {worker: team.status(worker)["podUID"] for worker in ("serving", "loading")}
+    entries = set(team.pool_status()["ledger"])
+
+    (old,) = team.installation.operator_pods()
+    team.core.delete_namespaced_pod(old.metadata.name, old.metadata.namespace, grace_period_seconds=0)
+    assert team.embed("serving", "nobody is at the helm").status_code == 200
+    team.change("serving", shutdown=True)
+    team.installation.wait_for_operator(other_than=old.metadata.uid)
+
+    team.recorder.until_state("loading", "Ready")
+    team.recorder.until_state("serving", "Dead")
+    team.recorder.until_state("waiting", "Ready")
+    team.recorder.catch_up()
+    for worker, uid in before.items():
+        assert team.status(worker)["podUID"] == uid, f"{worker} kept its pod"
+        assert team.status(worker)["restarts"] == 0
+    assert {worker: team.recorder.states(worker)[:3] for worker in ("serving", "loading", "waiting")} == {
+        worker: ["Spawning", "Loading", "Ready"] for worker in ("serving", "loading", "waiting")
+    }
+    assert len({version.uid for version in team.recorder.versions(PODS)}) == 3
+    assert entries == {team.worker_uid("serving"), team.worker_uid("loading")}
+    assert set(team.pool_status()["ledger"]) == {team.worker_uid("loading"), team.worker_uid("waiting")}
+    assert team.pool_status().get("ledgerRepairs", 0) == 0
+    for worker in ("loading", "waiting"):
+        assert [reason for _, reason in team.events(worker)].count("ModelLoaded") == 1
+    team.assert_invariants()
