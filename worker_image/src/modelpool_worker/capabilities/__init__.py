@@ -1,0 +1,1 @@
+"""What a worker can do: one module per capability, imported only by the worker that needs it."""

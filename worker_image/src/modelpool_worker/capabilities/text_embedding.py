@@ -1,0 +1,206 @@
+"""Text embedding by transformers and torch, equal to what sentence-transformers computes.
+
+Importing this module imports torch and transformers, which takes seconds: only the load thread does it.
+Texts longer than the model's ``max_seq_length`` are cut there, as sentence-transformers does.
+"""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import logging as transformers_logging
+
+from modelpool_worker import model_files
+from modelpool_worker.capabilities.base import Loaded, LoadRequest
+from modelpool_worker.capabilities.pooling import pool
+from modelpool_worker.capabilities.sentence_folder import Recipe, read_recipe
+from modelpool_worker.capabilities.shapes import check_shapes
+from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, RetryLoadError
+
+Vector = NDArray[np.float32]
+
+_MAX_TOKENS: Final = 32_768
+_MIB: Final = 1024 * 1024
+
+
+class TextEmbedding:
+    """Texts or token ids → vectors (float32, as long as the model's hidden size)."""
+
+    name: ClassVar[str] = "text-embedding"
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._recipe = Recipe()
+        self._device = torch.device("cpu")
+        self._max_tokens = _MAX_TOKENS
+        self._vocabulary = 0
+
+    def load(self, request: LoadRequest) -> Loaded:
+        """Load from a local folder, safetensors only, no code of the model's author."""
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self._device = _device(request.gpus)
+        torch.set_num_threads(request.threads)
+        self._recipe = read_recipe(request.folder, request.source)
+        folder = request.folder / self._recipe.subfolder
+        files = model_files.check(folder, request.source)
+        config = _config(files)
+        dtype = _dtype(request.dtype, self._device)
+        self._check_shapes(config, files)
+        model = AutoModel.from_pretrained(
+            str(folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        self._model = model.to(self._device).eval()
+        self._tokenizer = _tokenizer(folder, request.source, self._recipe)
+        self._max_tokens = _max_tokens(self._recipe, self._tokenizer, config)
+        self._vocabulary = int(getattr(config, "vocab_size", 0)) or len(self._tokenizer)
+        vector_size = len(self.run_batch([self.prepare(["size"])[0][0]])[0])
+        return Loaded(str(self._device), str(dtype).removeprefix("torch."), vector_size)
+
+    def warm_up(self) -> None:
+        """Embed a short and a longer text together."""
+        values = [value for value, _cost in self.prepare(["warm up", "a somewhat longer text to warm up with"])]
+        for vector in self.run_batch(values):
+            if not np.isfinite(vector).all():
+                raise NeverLoadsError("the model's vectors are not finite numbers; try dtype float32")
+
+    def prepare(self, inputs: Sequence[str | list[int]]) -> list[tuple[list[int], int]]:
+        """Turn texts into token ids. Token ids are taken as they are: the special tokens are the caller's."""
+        texts = [self._recipe.prompt + text for text in inputs if isinstance(text, str)]
+        encoded = iter(self._encode(texts))
+        prepared = [next(encoded) if isinstance(item, str) else self._checked(item) for item in inputs]
+        return [(ids, len(ids)) for ids in prepared]
+
+    def run_batch(self, values: Sequence[list[int]]) -> list[Vector]:
+        """Embed lists of token ids; the result does not depend on what else is in the batch."""
+        longest = max(len(ids) for ids in values)
+        left = self._tokenizer.padding_side == "left"
+        input_ids = torch.full((len(values), longest), int(self._tokenizer.pad_token_id or 0), dtype=torch.int64)
+        mask = torch.zeros((len(values), longest), dtype=torch.int64)
+        for row, ids in enumerate(values):
+            columns = slice(longest - len(ids), longest) if left else slice(0, len(ids))
+            input_ids[row, columns] = torch.tensor(ids, dtype=torch.int64)
+            mask[row, columns] = 1
+        input_ids, mask = input_ids.to(self._device), mask.to(self._device)
+        with torch.inference_mode():
+            hidden = self._model(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
+            vectors = pool(hidden, mask, self._recipe.pooling)
+            if self._recipe.normalize:
+                vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
+            rows: Vector = vectors.float().cpu().numpy()
+        return list(rows)
+
+    def unload(self) -> None:
+        """Drop model and tokenizer."""
+        self._model = self._tokenizer = None
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def accelerator_mib(self) -> int:
+        """Return what torch has reserved on the accelerator, MiB."""
+        return torch.cuda.memory_reserved(self._device) // _MIB if self._device.type == "cuda" else 0
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        encoding = self._tokenizer(
+            texts, truncation=True, max_length=self._max_tokens, padding=False, return_attention_mask=False
+        )
+        return [list(ids) for ids in encoding["input_ids"]]
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if len(ids) > self._max_tokens:
+            raise InvalidRequestError(
+                f"an input has {len(ids)} tokens, this model takes at most {self._max_tokens}", param="input"
+            )
+        if max(ids) >= self._vocabulary:
+            raise InvalidRequestError(
+                f"a token id is not in this model's vocabulary; expected 0 to {self._vocabulary - 1}", param="input"
+            )
+        return ids
+
+    def _check_shapes(self, config: Any, files: model_files.ModelFiles) -> None:
+        with torch.device("meta"):
+            skeleton = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        if "input_ids" not in inspect.signature(skeleton.forward).parameters:
+            raise NeverLoadsError(f"{files.source} does not take text; expected a text encoder for text-embedding")
+        wanted = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
+        check_shapes(wanted, files.shapes, prefix=skeleton.base_model_prefix, source=files.source)
+
+
+def _device(gpus: int) -> torch.device:
+    if gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        # worth another try: a device plugin or driver that was restarted comes back
+        raise RetryLoadError(
+            f"the worker was promised {gpus} GPU(s) and torch finds none; check the node's driver, device plugin and "
+            "the pool's runtimeClassName"
+        )
+    return torch.device("cuda:0")
+
+
+def _dtype(asked: str, device: torch.device) -> torch.dtype:
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+    native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if native else torch.float32
+
+
+def _config(files: model_files.ModelFiles) -> Any:
+    kind = files.config.get("model_type")
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
+        raise NeverLoadsError(
+            f"config.json of {files.source} names a model_type that this worker does not know; expected one that "
+            "transformers knows, for example bert"
+        )
+    try:
+        config = AutoConfig.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise NeverLoadsError(
+            f"config.json of {files.source} was refused by transformers ({type(error).__name__}); copy the model again"
+        ) from error
+    has_vision = getattr(config, "vision_config", None) is not None
+    if type(config) not in MODEL_MAPPING or has_vision or getattr(config, "is_encoder_decoder", False):
+        raise NeverLoadsError(
+            f"{files.source} is a {kind} model, which does not fit capability text-embedding; expected a text encoder "
+            "such as bert, roberta, xlm-roberta, mpnet, modernbert or qwen3"
+        )
+    return config
+
+
+def _tokenizer(folder: Path, source: str, recipe: Recipe) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
+        raise NeverLoadsError(
+            f"the tokenizer of {source} cannot be loaded ({type(error).__name__}); expected tokenizer.json beside "
+            "config.json"
+        ) from error
+    if recipe.lower_case:
+        from tokenizers import normalizers
+
+        backend = tokenizer.backend_tokenizer
+        steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer is not None else [])]
+        backend.normalizer = normalizers.Sequence(steps)
+    return tokenizer
+
+
+def _max_tokens(recipe: Recipe, tokenizer: Any, config: Any) -> int:
+    said = recipe.max_seq_length or tokenizer.model_max_length
+    positions = getattr(config, "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        said = min(said, positions)
+    return int(min(said, _MAX_TOKENS))

@@ -1,0 +1,57 @@
+"""Two HTTP servers in one event loop, with our own signal handling."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+_BACKLOG: Final = 1024
+_MAX_HEADER_BYTES: Final = 32 * 1024
+_KEEP_ALIVE_SECONDS: Final = 75
+_CLOSING_SECONDS: Final = 5
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to the worker."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: SIGTERM means drain, which the runner does."""
+        yield
+
+
+def create_server(app: ASGIApp) -> Server:
+    """Return a server without access log; headers are bounded, idle connections closed after 75 s."""
+    config = uvicorn.Config(
+        app,
+        # h11 bounds the headers and is strict about framing; the parser's speed does not matter beside a model
+        http="h11",
+        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_CLOSING_SECONDS,
+    )
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; an empty host means every address, IPv6 included where the machine has it.
+
+    Raises ``OSError``.
+    """
+    if host:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=_BACKLOG)
+    return socket.create_server(("", port), backlog=_BACKLOG)
