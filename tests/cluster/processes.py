@@ -28,12 +28,21 @@ class Identity:
     def of(cls, pid: int) -> "Identity | None":
         """The live process of that id, or None; a zombie counts as gone once its last thread has ended."""
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            identity, gone = cls._read(pid)
         except (FileNotFoundError, ProcessLookupError):
             return None
-        fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-        gone = fields[0] in "ZX" and int(fields[17]) <= 1
-        return None if gone else cls(pid, int(fields[19]))
+        return None if gone else identity
+
+    @classmethod
+    def of_child(cls, pid: int) -> "Identity":
+        """Our own child, which is there until its exit code is collected, ended or not."""
+        return cls._read(pid)[0]
+
+    @classmethod
+    def _read(cls, pid: int) -> "tuple[Identity, bool]":
+        # The name before the last bracket may hold spaces and brackets itself.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return cls(pid, int(fields[19])), fields[0] in "ZX" and int(fields[17]) <= 1
 
     def alive(self) -> bool:
         return Identity.of(self.pid) == self
@@ -109,16 +118,14 @@ class ProcessGroup:
                 env={**CLEAN_ENVIRONMENT, **(env or {})},
                 start_new_session=True,
             )
-        identity = Identity.of(child.pid)
+        identity = Identity.of_child(child.pid)
         self._children[name] = child
-        if identity is None:
-            raise self.died(name)
         self._write({**self.recorded(), name: identity})
         return identity
 
     def died(self, name: str) -> ClusterError:
         """The error of a process that ended by itself, with the end of its log."""
-        return ClusterError(f"{name} ended right after its start; the end of its log:\n{self.log_tail(name)}")
+        return ClusterError(f"{name} has ended by itself; the end of its log:\n{self.log_tail(name)}")
 
     def log_tail(self, name: str, characters: int = 2000) -> str:
         log = self.log(name)
