@@ -77,6 +77,7 @@ FULL = {
                 "file:///models",
                 "file:///models/all-MiniLM-L6-v2/1_Pooling",
                 "oci://models",
+                "oci://localhost/a.b/c__d/e--f_g",
                 "oci://registry.example.com:5000/team/minilm:v1.0",
                 "oci://registry.example.com/minilm@sha256:" + "0" * 64,
             )
@@ -94,6 +95,11 @@ FULL = {
             )
         ],
         pytest.param({"priority": 1000, "gpus": 64}, id="upper bounds"),
+        pytest.param(template(resources={"requests": {"memory": "8Gi"}}), id="request up to memory"),
+        pytest.param(
+            template(resources={"requests": {"memory": "9Gi"}, "limits": {"memory": "9Gi"}}), id="limit above memory"
+        ),
+        pytest.param({"gpus": 1, **template(resources={"requests": {"memory": "9Gi"}})}, id="request beside a GPU"),
     ],
 )
 def test_a_right_worker_is_accepted_and_the_models_read_it(workers, spec):
@@ -161,6 +167,7 @@ def test_a_right_worker_is_accepted_and_the_models_read_it(workers, spec):
                 "pvc:///path",
                 "pvc://claim/../other",
                 "pvc://Claim/path",
+                "pvc://a.-b/path",
                 "file://host/path",
                 "file:///",
                 "file:///models/../etc",
@@ -169,6 +176,7 @@ def test_a_right_worker_is_accepted_and_the_models_read_it(workers, spec):
                 "file:///models/$(HOME)",
                 "oci://Registry/x",
                 "oci://registry/x:",
+                "oci://registry/a._b",
                 "oci://registry/x@sha256:1",
                 "file:///models/x\nfile:///y",
                 " file:///models/x",
@@ -352,6 +360,12 @@ def test_a_right_worker_is_accepted_and_the_models_read_it(workers, spec):
             "spec.template.resources",
             "a request may not be more than the limit",
             id="request above limit",
+        ),
+        pytest.param(
+            template(resources={"requests": {"memory": "8193Mi"}}),
+            "spec",
+            "template.resources.requests.memory may not be more than memory",
+            id="request above memory",
         ),
     ],
 )

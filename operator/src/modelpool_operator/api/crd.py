@@ -117,7 +117,7 @@ def worker_rules() -> dict[str, Sequence[Rule]]:
     optional = [name for name in generated["properties"] if name not in required]
     return {
         "": [syntax.object_name(), cel.keeps_status()],
-        "spec": cel.immutability(required, optional),
+        "spec": [*cel.immutability(required, optional), syntax.requests_within_memory()],
         "spec.pool": [syntax.pool_reference()],
         "spec.memory": syntax.memory("1Pi"),
         "spec.model": syntax.model(),

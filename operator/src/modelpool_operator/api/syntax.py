@@ -8,16 +8,16 @@ from modelpool_operator.api.quantity import MEMORY_PATTERN
 #: Room for what is derived from a name, such as a Service or a pod.
 MAX_NAME_CHARS: Final = 57
 _LABEL: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-_SUBDOMAIN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _REVISION: Final = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
 _PATH: Final = r"(/[A-Za-z0-9._+=-]+)+"
 
 #: Forms of ``spec.model.source``. None has room for "..", a query, a fragment, a user or a blank.
 _SOURCES: Final = (
     rf"hf://[A-Za-z0-9][A-Za-z0-9._-]{{0,95}}/[A-Za-z0-9][A-Za-z0-9._-]{{0,95}}(@{_REVISION})?",
-    rf"pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?({_PATH})?/?",
+    rf"pvc://{_SUBDOMAIN}({_PATH})?/?",
     rf"file://{_PATH}/?",
-    r"oci://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*"
+    r"oci://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+(([.]|_{1,2}|-+)[a-z0-9]+)*)*"
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[a-f0-9]{64})?",
 )
 
@@ -164,7 +164,7 @@ def node_selector() -> list[Rule]:
 def subdomain(what: str, example: str) -> Rule:
     """Return the rule for the name of another object."""
     return _matches(
-        _SUBDOMAIN,
+        f"^{_SUBDOMAIN}$",
         f"{what} must be lower case letters, digits, - and ., as names of objects are, for example {example}",
     )
 
@@ -228,4 +228,18 @@ def requests_within_limits() -> Rule:
         f"!{amount.format('requests')} || !{amount.format('limits')} || "
         "!quantity(string(self.requests[name])).isGreaterThan(quantity(string(self.limits[name]))))",
         "a request may not be more than the limit of the same resource",
+    )
+
+
+def requests_within_memory() -> Rule:
+    """Return the rule between the container's memory request and ``spec.memory``, its limit where nothing else is."""
+    asked = "self.template.resources.requests['memory']"
+    return Rule(
+        "(has(self.gpus) && self.gpus > 0) || !has(self.template) || !has(self.template.resources) || "
+        "!has(self.template.resources.requests) || !('memory' in self.template.resources.requests) || "
+        "(has(self.template.resources.limits) && 'memory' in self.template.resources.limits) || "
+        f"!isQuantity(string({asked})) || !isQuantity(self.memory) || "
+        f"!quantity(string({asked})).isGreaterThan(quantity(self.memory))",
+        "template.resources.requests.memory may not be more than memory, which is the container's limit where gpus is "
+        "0 and template.resources.limits.memory is not set",
     )
