@@ -1,0 +1,75 @@
+"""Building Dockerfiles with Debian's buildah: no daemon, no registry, a storage folder of our own in the cache."""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.cache import locked
+from cluster.host import cache_home, run
+
+PACKAGES = ("buildah", "mmdebstrap", "skopeo", "zstd")
+_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+#: where a RUN finds the host's download cache; a folder that every base image has, so that none is left behind
+_DOWNLOADS = "/mnt"
+
+
+class Storage:
+    """The layers that buildah works on. They stay between builds: that is the layer cache."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or cache_home() / "buildah"
+        self.root, self.runroot = self.folder / "root", self.folder / "run"
+
+    @contextmanager
+    def ours(self) -> Iterator[None]:
+        """Keep other runs out, and clear the containers that a killed build left."""
+        with locked(self.folder / ".lock", "it builds images"):
+            self._buildah("rm", "--all")
+            yield
+
+    def transport(self, name: str) -> str:
+        """An image of this storage as skopeo names it."""
+        return f"containers-storage:[overlay@{self.root}+{self.runroot}]{name}"
+
+    def has(self, name: str) -> bool:
+        return name in self._buildah("images", "--format", "{{.Name}}:{{.Tag}}").split()
+
+    def pull(self, layout: Path, ref: str) -> None:
+        """Take an image in from a layout folder."""
+        run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:{ref}", self.transport(ref)])
+
+    def build(self, dockerfile: Path, context: Path, name: str, arguments: Mapping[str, str]) -> None:
+        """Build a Dockerfile; the host's certificates and download cache are lent to it, not copied."""
+        with tempfile.TemporaryDirectory(prefix="modelpool-build-") as scratch:
+            volumes = []
+            bundle = Path(os.environ.get("SSL_CERT_FILE") or _BUNDLE)
+            if bundle.is_file():
+                pip = Path(scratch) / "pip.conf"
+                pip.write_text(f"[global]\ncert = {_BUNDLE}\n")
+                volumes += [f"{bundle.resolve()}:{_BUNDLE}:ro", f"{pip}:/etc/pip.conf:ro"]
+            downloads = download_cache()
+            downloads.mkdir(parents=True, exist_ok=True)
+            volumes.append(f"{downloads}:{_DOWNLOADS}:rw")
+            options = [f"--build-arg={key}={value}" for key, value in {**arguments, "UV_CACHE_DIR": _DOWNLOADS}.items()]
+            options += [f"--volume={volume}" for volume in volumes]
+            self._buildah("bud", "--layers", "--quiet", *options, "--file", dockerfile, "--tag", name, context)
+
+    def prune(self) -> None:
+        """Forget layers that no named image is built on."""
+        self._buildah("rmi", "--prune")
+
+    def _buildah(self, *words: str | Path) -> str:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        place = ["--root", str(self.root), "--runroot", str(self.runroot), "--storage-driver", "overlay"]
+        return run(["buildah", *place, *words], env={"BUILDAH_ISOLATION": "chroot"})
+
+
+def download_cache() -> Path:
+    """Where uv keeps downloads on this machine; the development environment has filled it already."""
+    configured = os.environ.get("UV_CACHE_DIR")
+    if configured:
+        return Path(configured)
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if home.startswith("/") else Path.home() / ".cache") / "uv"
