@@ -151,10 +151,11 @@ def _go() -> Path:
 
 
 def _go_of(entry: Path) -> Path:
-    for candidate in sorted(entry.glob("venv/**/bin/go")):
-        if os.access(candidate, os.X_OK):
-            return candidate
-    raise ClusterError(f"the PyPI package {GO_WHEEL} brought no bin/go into {entry}; install Go ≥ 1.26 by other means")
+    # Not venv/bin/go: that is a script which looks for the folder that the venv was made in.
+    for candidate in entry.glob("venv/lib/python3*/site-packages/go/bin/go"):
+        candidate.chmod(0o755)
+        return candidate
+    raise ClusterError(f"the PyPI package {GO_WHEEL} has no bin/go in it; install Go 1.26 or newer by other means")
 
 
 def _lacks_pip() -> bool:
