@@ -48,6 +48,52 @@ def moves(*states: str) -> list[Manifest]:
     ]
 
 
+def model(**fields: Any) -> Manifest:
+    """A spec with other fields of its model."""
+    return {"model": {**MINILM, **fields}}
+
+
+def template(**fields: Any) -> Manifest:
+    """A spec with that template."""
+    return {"template": fields}
+
+
+def env(*names: str) -> Manifest:
+    """A spec with these environment variables."""
+    return template(env=[{"name": name, "value": "1"} for name in names])
+
+
+MINILM = worker()["spec"]["model"]
+#: Every field of a ModelWorker's spec but shutdown, at its bounds where it has some.
+FULL = {
+    **model(source="hf://org/name", revision="v1.0", dtype="bfloat16", tokenSecretRef={"name": "hub"}),
+    "memory": "2.5Gi",
+    "gpus": 2,
+    "priority": -1000,
+    "idleTimeoutSeconds": 0,
+    "evictAfterSeconds": 0,
+    "loadDeadlineSeconds": 1,
+    "scheduleDeadlineSeconds": 1,
+    "drainTimeoutSeconds": 0,
+    "restartLimit": 0,
+    "eviction": "Never",
+    "service": False,
+    "template": {
+        "resources": {"requests": {"cpu": 1, "memory": "1Gi"}, "limits": {"cpu": "1500m", "ephemeral-storage": "1Gi"}},
+        "env": [{"name": "OMP_NUM_THREADS", "value": "2"}],
+        "nodeSelector": {"kubernetes.io/arch": "amd64", "example.com/pool": ""},
+        "tolerations": [
+            {"operator": "Exists"},
+            {"key": "nvidia.com/gpu", "value": "present", "effect": "NoExecute", "tolerationSeconds": 60},
+        ],
+        "priorityClassName": "batch.low",
+        "imagePullSecrets": [{"name": "registry"}],
+        "labels": {"example.com/team": "blue", "app": "search"},
+        "annotations": {"example.com/why": "any text: allowed / here"},
+    },
+}
+
+
 class Resources:
     """The objects of one kind in one namespace. Patches are JSON merge patches: None removes."""
 
