@@ -161,6 +161,15 @@ class TestShrunkPool:
             shrunk.patch_status("default", status)
         assert_refused(raised, "", BEYOND)
 
+    @pytest.mark.parametrize(
+        ("memory_mib", "gpus"), [pytest.param(8193, 2, id="memory"), pytest.param(8192, 3, id="gpus")]
+    )
+    def test_no_entry_of_it_grows(self, shrunk, memory_mib, gpus):
+        status = {"ledger": {"a": entry(memory_mib, gpus)}, "reserved": reserved(16384 + memory_mib, 4 + gpus)}
+        with pytest.raises(ApiException) as raised:
+            shrunk.patch_status("default", status)
+        assert_refused(raised, "", BEYOND)
+
     def test_a_repair_is_charged_all_the_same(self, shrunk):
         status = {"ledger": {"new": entry(8192, 2)}, "reserved": reserved(32768, 8), "ledgerRepairs": 1}
         assert shrunk.patch_status("default", status)["status"]["reserved"] == reserved(32768, 8)
