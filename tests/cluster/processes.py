@@ -75,6 +75,15 @@ def wait_gone(identities: Iterable[Identity], seconds: float) -> list[Identity]:
     return living
 
 
+# All that this program has started and that may still run: it may outlive the group that started it.
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def reap() -> None:
+    """Collect the exit codes of our own children that have ended, else they stay as zombies."""
+    _children[:] = [child for child in _children if child.poll() is None]
+
+
 class ProcessGroup:
     """The processes of one cluster, recorded by name in ``folder/processes.json`` with their logs in ``folder/log``.
 
@@ -86,7 +95,6 @@ class ProcessGroup:
         self.folder = folder
         self.prefix = tuple(prefix)
         self.die_with_parent = die_with_parent
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
     def record(self) -> Path:
@@ -119,7 +127,7 @@ class ProcessGroup:
                 start_new_session=True,
             )
         identity = Identity.of_child(child.pid)
-        self._children[name] = child
+        _children.append(child)
         self._write({**self.recorded(), name: identity})
         return identity
 
@@ -133,7 +141,7 @@ class ProcessGroup:
 
     def dead(self) -> list[str]:
         """The names of recorded processes that do not run."""
-        self._reap()
+        reap()
         return [name for name, identity in self.recorded().items() if not identity.alive()]
 
     def stop(self, name: str, patience: float = 0.0) -> None:
@@ -142,7 +150,7 @@ class ProcessGroup:
         identity = recorded.pop(name, None)
         if identity is not None and end([identity], patience):
             raise ClusterError(f"{name} (process {identity.pid}) cannot be killed; it hangs in the kernel")
-        self._reap()
+        reap()
         self._write(recorded)
 
     def stop_all(self, order: Sequence[str] = (), patience: float = 0.0) -> None:
@@ -153,12 +161,8 @@ class ProcessGroup:
         stuck = end(self.recorded().values(), patience)
         if stuck:
             raise ClusterError(f"processes {[each.pid for each in stuck]} cannot be killed; they hang in the kernel")
-        self._reap()
+        reap()
         self.record.unlink(missing_ok=True)
-
-    def _reap(self) -> None:
-        """Collect the exit codes of our own children that have ended, else they stay as zombies."""
-        self._children = {name: child for name, child in self._children.items() if child.poll() is None}
 
     def _write(self, processes: Mapping[str, Identity]) -> None:
         if not self.folder.is_dir():

@@ -88,12 +88,13 @@ class Cluster:
         with self._lock():
             ensure_packages(PACKAGES, "the local cluster")
             bin_dir = self.bin_dir
-            settings = self._settings()
-            if settings and settings["build"] == self._build(bin_dir) and not self._processes().dead():
+            settings = self._settings() if self.running() else None
+            if settings and settings["build"] == self._build(bin_dir):
                 self._keep_gpus()
                 return
             if self.exists():
-                with step(f"Clearing what is left of the cluster {self.name}"):
+                reason = "another version started it" if settings else "a run ended half way"
+                with step(f"Clearing the cluster {self.name}: {reason}"):
                     self._clear()
             with step(f"Starting Kubernetes {binaries.KUBERNETES} (cluster {self.name})"):
                 self._start(bin_dir)
@@ -115,8 +116,12 @@ class Cluster:
 
     def kubectl(self, *words: str | Path, stdin: str | None = None, timeout: float = 120.0) -> str:
         """What kubectl prints; raises `ClusterError` with what it complains about."""
+        return self.output("kubectl", *words, stdin=stdin, timeout=timeout)
+
+    def output(self, *words: str | Path, stdin: str | None = None, timeout: float = 120.0) -> str:
+        """What a program such as helm prints when it runs inside the network; raises `ClusterError` when it fails."""
         self._require()
-        return run(self.command("kubectl", *words), env=self.environment(), stdin=stdin, timeout=timeout)
+        return run(self.command(*words), env=self.environment(), stdin=stdin, timeout=timeout)
 
     def execute(self, words: Sequence[str]) -> int:
         """Run a program inside the network with this terminal; returns its exit code."""
