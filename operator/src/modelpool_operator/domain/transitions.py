@@ -34,8 +34,11 @@ def appended(chain: Sequence[Entry], start: WorkerState, move: Move) -> list[Ent
     """Return the chain with one more move, at most 20 long, each entry legal and linked to the one before.
 
     When it is full, the oldest there-and-back of flips goes first (… Ready→Processing→Ready … tells nothing new),
-    and only when there is none the oldest entry: so lifecycle moves are remembered longest.
+    and only when there is none the oldest entry: so lifecycle moves are remembered longest. A move out of a state
+    that this version does not know cannot be told: the chain begins anew, empty.
     """
+    if start not in allowed_moves():
+        return []
     entry: Entry = {
         "from": str(start),
         "to": str(move.to),
