@@ -43,6 +43,8 @@ class KeyedQueue(Generic[K]):
         if key in self._active:
             self._again.add(key)
         elif key not in self._ready:
+            if not self._ready and not self._active:
+                self.last_progress = self._monotonic()  # a rest is not a stall
             self._ready[key] = None
             self._wake.set()
 

@@ -1,5 +1,6 @@
 """Workers, pools, pods and pongs for the tables: built as the API server and the worker would send them."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,7 +30,7 @@ def chain(*states: str, seconds: float = 0.0) -> list[Json]:
     """The transitions of a worker that passed these states, the last one so many seconds ago."""
     return [
         {"from": str(start), "to": str(to), "reason": "Test", "message": "", "time": ago(seconds)}
-        for start, to in zip(states, states[1:], strict=False)
+        for start, to in itertools.pairwise(states)
     ]
 
 
@@ -41,7 +42,7 @@ def worker(
     meta: Json | None = None,
     **spec: Any,
 ) -> WorkerView:
-    """A worker that has been in ``state`` for ``since`` seconds; ``status`` and ``meta`` replace fields, None removes."""
+    """A worker that has been in ``state`` for ``since`` seconds; in ``status`` and ``meta`` None removes."""
     shown: Json = {}
     if state is not None:
         known = state in list(WorkerState)
@@ -124,7 +125,7 @@ def container(
     words: str = "",
     over: bool = False,
 ) -> Json:
-    """The worker container's status. ``exit_code`` is of its last process; ``over``: that is its state, not lastState."""
+    """The container's status. ``exit_code`` is its last process's; ``over``: it is in state, not in lastState."""
     state: Json = {}
     if running:
         state = {"running": {"startedAt": ago(started)}}

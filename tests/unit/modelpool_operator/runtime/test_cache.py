@@ -1,0 +1,71 @@
+"""What was last seen of each object: older views change nothing."""
+
+import pytest
+
+from modelpool_operator.runtime.cache import ObjectCache
+
+KEY = ("team-a", "w")
+
+
+def seen(version: int | str, uid: str = "u", name: str = "w") -> dict:
+    return {"metadata": {"namespace": "team-a", "name": name, "uid": uid, "resourceVersion": str(version)}}
+
+
+@pytest.fixture
+def cache() -> ObjectCache[str]:
+    return ObjectCache(lambda obj: obj["metadata"]["resourceVersion"])
+
+
+@pytest.mark.parametrize(
+    ("second", "news", "held"),
+    [
+        pytest.param(seen(11), True, "11", id="newer"),
+        pytest.param(seen(10), False, "10", id="same"),
+        pytest.param(seen(9), False, "10", id="older"),
+        pytest.param(seen(9, uid="v"), True, "9", id="another-incarnation"),
+        pytest.param(seen("opaque"), True, "opaque", id="version-is-no-number"),
+    ],
+)
+def test_observe(cache, second, news, held):
+    cache.observe(seen(10))
+    assert cache.observe(second) is news
+    assert cache.get(KEY) == held
+
+
+def test_an_object_of_the_same_name_and_another_uid_is_not_forgotten(cache):
+    cache.observe(seen(10))
+    assert cache.forget(KEY, "another") is False
+    assert cache.get(KEY) == "10"
+    assert cache.forget(KEY, "u") is True
+    assert cache.get(KEY) is None
+
+
+def test_a_list_drops_what_it_misses_and_reports_what_changed(cache):
+    for name in ("kept", "changed", "gone"):
+        cache.observe(seen(10, uid=name, name=name))
+    listed = [seen(10, uid="kept", name="kept"), seen(12, uid="changed", name="changed"), seen(13, uid="n", name="new")]
+    changed = cache.replace(listed, cache.keys())
+    assert {name for _, name in changed} == {"changed", "gone", "new"}
+    known = cache.keys()
+    assert {name for _, name in known} == {"kept", "changed", "new"}
+    assert cache.complete
+
+
+def test_what_was_seen_after_the_list_began_is_not_dropped_by_it(cache):
+    before = cache.keys()
+    cache.observe(seen(20))
+    assert cache.replace([], before) == set()
+    assert cache.get(KEY) == "20"
+
+
+def test_a_list_that_is_older_than_what_was_seen_since_changes_nothing(cache):
+    cache.observe(seen(10))
+    before = cache.keys()
+    cache.observe(seen(30))
+    assert cache.replace([seen(10)], before) == set()
+    assert cache.get(KEY) == "30"
+
+
+def test_a_cache_is_complete_only_after_a_list(cache):
+    cache.observe(seen(10))
+    assert not cache.complete
