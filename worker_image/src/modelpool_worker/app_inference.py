@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -38,6 +39,8 @@ from modelpool_worker.settings import WorkerSettings
 
 #: Answers with more numbers than this are encoded beside the event loop.
 _BIG_ANSWER: Final = 16_384
+#: Bodies of more bytes than this are read beside the event loop.
+_BIG_BODY: Final = 65_536
 
 
 class Embeddings:
@@ -72,8 +75,11 @@ class Embeddings:
         # refused before its body is read where it would be refused anyway; decided again when it is admitted
         self._machine.check_serving()
         body = await read_body(scope, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
-        request = parse_request(body, model_name=settings.model_name, vector_size=self._runner.loaded.vector_size)
-        del body
+        parse = partial(
+            parse_request, body, model_name=settings.model_name, vector_size=self._runner.loaded.vector_size
+        )
+        request = await asyncio.to_thread(parse) if len(body) > _BIG_BODY else parse()
+        del body, parse
         with self._runner.admitted(len(request.inputs)) as job, self._metrics.latency.time():
             vectors, tokens = await unless_left(receive, self._runner.compute(job, request.inputs))
             if sum(len(vector) for vector in vectors) > _BIG_ANSWER:

@@ -1,6 +1,7 @@
 """The embeddings endpoint's request and answer, in OpenAI's shape. Pure: bytes in, bytes out."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,6 +15,10 @@ from modelpool_worker.errors import InvalidRequestError, ModelNotFoundError
 MAX_INPUTS: Final = 2048
 MAX_CHARS: Final = 1_000_000
 MAX_TOKENS: Final = 32_768
+MAX_NESTED: Final = 4096
+
+# linear in the body: nothing is given back, and a string that never ends is taken to its end
+_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]', re.DOTALL)
 
 _EXPECTED: Final = (
     'expected a string, a list of strings, a list of token ids, or a list of such lists: "input": "hello"'
@@ -34,10 +39,7 @@ def parse_request(body: bytes, *, model_name: str, vector_size: int) -> Embeddin
 
     Raises ``InvalidRequestError`` or ``ModelNotFoundError`` with a sentence that repeats nothing of the body.
     """
-    try:
-        request = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise InvalidRequestError("the body is not valid JSON; expected an object with model and input") from None
+    request = _read(body)
     if not isinstance(request, dict):
         raise InvalidRequestError("the body is not a JSON object; expected one with model and input")
     model = request.get("model")
@@ -87,6 +89,20 @@ def _shown(vector: NDArray[np.float32], request: EmbeddingRequest) -> Any:
     if request.as_base64:
         return base64.b64encode(cut.astype("<f4").tobytes()).decode("ascii")
     return np.ascontiguousarray(cut, dtype=np.float32)
+
+
+def _read(body: bytes) -> Any:
+    """Parse JSON, refusing what has far more objects and lists than any request: making them would hold up all."""
+    if body.count(b"[") + body.count(b"{") > MAX_NESTED:
+        outside = 0
+        for match in _STRING_OR_BRACKET.finditer(body):
+            outside += match.end() - match.start() == 1
+            if outside > MAX_NESTED:
+                raise InvalidRequestError(f"the body has too many lists and objects; expected at most {MAX_NESTED}")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise InvalidRequestError("the body is not valid JSON; expected an object with model and input") from None
 
 
 def _inputs(given: Any) -> tuple[str | list[int], ...]:

@@ -17,8 +17,7 @@ class WorkerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        # not under the prefix of everything else: these names are Prometheus' own
-        ProcessCollector(registry=self.registry)
+        ProcessCollector(namespace="modelpool_worker", registry=self.registry)
         self._state = Gauge("modelpool_worker_state", "1 for the state it is in", ["state"], registry=self.registry)
         self._pending = Gauge(
             "modelpool_worker_pending_requests", "Requests admitted, not yet answered", registry=self.registry

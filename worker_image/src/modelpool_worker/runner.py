@@ -1,10 +1,11 @@
 """From start to exit: load → warm up → serve → drain → unload. The only place that drives the machine."""
 
 import asyncio
+import gc
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,8 +31,9 @@ from modelpool_worker.settings import WorkerSettings
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
-#: Inputs prepared at once: small enough that another request's inputs get their turn in between.
-_PREPARE_CHUNK: Final = 64
+#: Inputs prepared at once, and their characters: small enough that another request gets its turn in between.
+_PREPARE_ITEMS: Final = 64
+_PREPARE_LENGTH: Final = 100_000
 _HOUSEKEEPING_SECONDS: Final = 10.0
 _UNLOAD_SECONDS: Final = 5.0
 #: The model's threads yield to the event loop where CPUs are short, so that probes are answered.
@@ -132,12 +134,13 @@ class Runner:
         capability = self._capability
         if capability is None:
             raise NotServingError(self._machine.state, retry_after=1)
-        tokens = 0
-        for first in range(0, len(inputs), _PREPARE_CHUNK):
-            chunk = inputs[first : first + _PREPARE_CHUNK]
+        tokens = first = 0
+        while first < len(inputs):
+            chunk = inputs[first : first + chunk_size(inputs, first)]
             prepared = await _in_thread(self._prepare_thread, partial(capability.prepare, chunk))
             tokens += sum(cost for _value, cost in prepared)
             self._queue.put(job, prepared, first)
+            first += len(chunk)
         return await job.answer, tokens
 
     async def _load(self) -> None:
@@ -165,7 +168,7 @@ class Runner:
             threads=settings.threads or count_cpus(),
         )
         self.loaded = await self._phase("load", self._model_thread, partial(capability.load, request))
-        await self._phase("warm_up", self._model_thread, capability.warm_up)
+        await self._phase("warm_up", self._model_thread, partial(_warm_up, capability))
         self._capability = capability
         _log.info("model loaded", device=self.loaded.device, dtype=self.loaded.dtype, phases=self._machine.phases)
 
@@ -257,10 +260,27 @@ class Runner:
             await self._machine.changed(_HOUSEKEEPING_SECONDS if due is None else min(due, _HOUSEKEEPING_SECONDS))
 
 
+def chunk_size(inputs: Sequence[Any], first: int) -> int:
+    """Return how many inputs from ``first`` on are prepared at once: 1 at least, by number and by length."""
+    length = 0
+    for count, item in enumerate(inputs[first : first + _PREPARE_ITEMS]):
+        length += len(item) if isinstance(item, Sized) else 1
+        if count and length > _PREPARE_LENGTH:
+            return count
+    return min(_PREPARE_ITEMS, len(inputs) - first)
+
+
 def resident_mib() -> int:
     """Return the process's resident memory, MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") // _MIB
+
+
+def _warm_up(capability: Capability) -> None:
+    capability.warm_up()
+    # what the libraries made so far stays: the collector need not look through it again, which stops every thread
+    gc.collect()
+    gc.freeze()
 
 
 def _be_nice() -> None:

@@ -65,6 +65,10 @@ class TextEmbedding:
         self._model = model.to(self._device).eval()
         self._tokenizer = _tokenizer(folder, request.source, self._recipe)
         self._max_tokens = _max_tokens(self._recipe, self._tokenizer, config)
+        # tokenizer.json may bring a limit and a fixed padding of its own, which are not the model's
+        backend = self._tokenizer.backend_tokenizer
+        backend.no_padding()
+        backend.enable_truncation(self._max_tokens, direction=self._tokenizer.truncation_side)
         self._vocabulary = int(getattr(config, "vocab_size", 0)) or len(self._tokenizer)
         vector_size = len(self.run_batch([self.prepare(["size"])[0][0]])[0])
         return Loaded(str(self._device), str(dtype).removeprefix("torch."), vector_size)
@@ -115,10 +119,8 @@ class TextEmbedding:
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        encoding = self._tokenizer(
-            texts, truncation=True, max_length=self._max_tokens, padding=False, return_attention_mask=False
-        )
-        return [list(ids) for ids in encoding["input_ids"]]
+        # the tokenizer underneath: without offsets it takes a third of the time, and holds the interpreter less
+        return [encoding.ids for encoding in self._tokenizer.backend_tokenizer.encode_batch_fast(texts)]
 
     def _checked(self, ids: list[int]) -> list[int]:
         if len(ids) > self._max_tokens:
@@ -189,6 +191,8 @@ def _tokenizer(folder: Path, source: str, recipe: Recipe) -> Any:
             f"the tokenizer of {source} cannot be loaded ({type(error).__name__}); expected tokenizer.json beside "
             "config.json"
         ) from error
+    if not tokenizer.is_fast:
+        raise NeverLoadsError(f"{source} has no tokenizer.json; save its tokenizer once with a current transformers")
     if recipe.lower_case:
         from tokenizers import normalizers
 
