@@ -153,7 +153,9 @@ def test_the_worker_is_told_what_to_serve():
 
 def test_a_hub_token_comes_from_its_secret_and_a_mirror_from_the_settings():
     model = {
-        **{"name": "m", "capability": "vision", "source": "hf://o/n"},
+        "name": "m",
+        "capability": "vision",
+        "source": "hf://o/n",
         "tokenSecretRef": {"name": "hub", "key": "t"},
     }
     mirror = ImageSettings("worker:1", {}, "Always", "http://hub.local")
