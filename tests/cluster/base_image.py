@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from cluster.buildah import CONTAINED
 from cluster.cache import cached, hash_of
 from cluster.host import run
 from cluster.oci import Image, write_image
@@ -31,7 +32,7 @@ def base_image() -> Image:
     def make(folder: Path) -> None:
         with step(f"Making the base image from Debian {SUITE}"):
             archive = folder / "base.tar"
-            run(["mmdebstrap", "--quiet", *_OPTIONS, SUITE, archive])
+            run([*CONTAINED, "mmdebstrap", "--quiet", *_OPTIONS, SUITE, archive], env={"TMPDIR": str(folder)})
             write_image(folder, ref, archive, {"org.opencontainers.image.title": "python-base"})
 
     return Image(ref, cached("image-base", key(), make))

@@ -1,15 +1,19 @@
 """Building Dockerfiles with Debian's buildah: no daemon, no registry, a storage folder of our own in the cache."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cluster.cache import locked
+from cluster.cache import locked, remove
 from cluster.host import cache_home, run
 
 PACKAGES = ("buildah", "mmdebstrap", "skopeo", "zstd")
+#: Runs a command so that its mounts and its children end with it, and it ends with us, be we killed.
+CONTAINED = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--kill-child"),
+)
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: where a RUN finds the host's download cache; a folder that every base image has, so that none is left behind
 _DOWNLOADS = "/mnt"
@@ -20,12 +24,15 @@ class Storage:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or cache_home() / "buildah"
-        self.root, self.runroot = self.folder / "root", self.folder / "run"
+        self.root, self.runroot, self.scratch = self.folder / "root", self.folder / "run", self.folder / "scratch"
 
     @contextmanager
     def ours(self) -> Iterator[None]:
         """Keep other runs out, and clear the containers that a killed build left."""
         with locked(self.folder / ".lock", "it builds images"):
+            if self.scratch.exists():
+                remove(self.scratch)
+            self.scratch.mkdir()
             self._buildah("rm", "--all")
             yield
 
@@ -38,32 +45,33 @@ class Storage:
 
     def pull(self, layout: Path, ref: str) -> None:
         """Take an image in from a layout folder."""
-        run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:{ref}", self.transport(ref)])
+        self._run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:{ref}", self.transport(ref)])
 
     def build(self, dockerfile: Path, context: Path, name: str, arguments: Mapping[str, str]) -> None:
         """Build a Dockerfile; the host's certificates and download cache are lent to it, not copied."""
-        with tempfile.TemporaryDirectory(prefix="modelpool-build-") as scratch:
-            volumes = []
-            bundle = Path(os.environ.get("SSL_CERT_FILE") or _BUNDLE)
-            if bundle.is_file():
-                pip = Path(scratch) / "pip.conf"
-                pip.write_text(f"[global]\ncert = {_BUNDLE}\n")
-                volumes += [f"{bundle.resolve()}:{_BUNDLE}:ro", f"{pip}:/etc/pip.conf:ro"]
-            downloads = download_cache()
-            downloads.mkdir(parents=True, exist_ok=True)
-            volumes.append(f"{downloads}:{_DOWNLOADS}:rw")
-            options = [f"--build-arg={key}={value}" for key, value in {**arguments, "UV_CACHE_DIR": _DOWNLOADS}.items()]
-            options += [f"--volume={volume}" for volume in volumes]
-            self._buildah("bud", "--layers", "--quiet", *options, "--file", dockerfile, "--tag", name, context)
+        downloads = download_cache()
+        downloads.mkdir(parents=True, exist_ok=True)
+        volumes = [f"{downloads}:{_DOWNLOADS}:rw"]
+        bundle = Path(os.environ.get("SSL_CERT_FILE") or _BUNDLE)
+        if bundle.is_file():
+            pip = self.folder / "pip.conf"
+            pip.write_text(f"[global]\ncert = {_BUNDLE}\n")
+            volumes += [f"{bundle.resolve()}:{_BUNDLE}:ro", f"{pip}:/etc/pip.conf:ro"]
+        options = [f"--build-arg={key}={value}" for key, value in {**arguments, "UV_CACHE_DIR": _DOWNLOADS}.items()]
+        options += [f"--volume={volume}" for volume in volumes]
+        self._buildah("bud", "--layers", "--quiet", *options, "--file", dockerfile, "--tag", name, context)
 
     def prune(self) -> None:
         """Forget layers that no named image is built on."""
         self._buildah("rmi", "--prune")
 
     def _buildah(self, *words: str | Path) -> str:
-        self.folder.mkdir(parents=True, exist_ok=True)
         place = ["--root", str(self.root), "--runroot", str(self.runroot), "--storage-driver", "overlay"]
-        return run(["buildah", *place, *words], env={"BUILDAH_ISOLATION": "chroot"})
+        return self._run(["buildah", *place, *words])
+
+    def _run(self, command: Sequence[str | Path]) -> str:
+        environment = {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(self.scratch)}
+        return run([*CONTAINED, *command], env=environment)
 
 
 def download_cache() -> Path:

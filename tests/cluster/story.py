@@ -1,0 +1,100 @@
+"""The states of one worker as they pass, read from a watch and printed with the time since it was applied."""
+
+import json
+import queue
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import Any, Self
+
+from cluster.host import ClusterError
+from cluster.target import Target
+
+ENDS = ("Failed", "Dead")
+
+
+class Story:
+    """Watches a ModelWorker in the background; `until` and `show` print what has happened."""
+
+    def __init__(self, target: Target, namespace: str, name: str) -> None:
+        self.name = name
+        self.status: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._lines: queue.Queue[tuple[float, dict[str, Any] | None]] = queue.Queue()
+        self._told = 0
+        self._untold: deque[tuple[float, dict[str, Any]]] = deque()
+        path = '-o=jsonpath={.status}{"\\n"}'
+        self._watch = target.stream("get", f"mw/{name}", f"--namespace={namespace}", "--watch", path)
+        self._reader = threading.Thread(target=self._read, name=f"watch {name}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._reader.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._watch.kill()
+        self._watch.wait()
+        self._reader.join()
+
+    def until(self, state: str, seconds: float) -> None:
+        """Print moves up to the one that leads to ``state``.
+
+        Raises `ClusterError` with the worker's own words when it ends otherwise, or takes longer than ``seconds``.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            while self._untold:
+                move = self._print_next()
+                if move["to"] == state:
+                    return
+                if move["to"] in ENDS:
+                    raise ClusterError(f"the worker {self.name} is {move['to']}, expected {state}: {self._why()}")
+            if not self._take(deadline - time.monotonic()):
+                now = self.status.get("state", "no state")
+                raise ClusterError(f"the worker {self.name} was not {state} within {seconds:g} s: {now}, {self._why()}")
+
+    def show(self) -> None:
+        """Print what has happened meanwhile, without waiting."""
+        while self._take(0):
+            pass
+        while self._untold:
+            self._print_next()
+
+    def _why(self) -> str:
+        failure = self.status.get("lastFailure", {}).get("message", "")
+        return str(failure or self.status.get("message") or self.status.get("reason") or "no reason given")
+
+    def _take(self, seconds: float) -> bool:
+        """Take one change in; False when none came in time."""
+        try:
+            at, status = self._lines.get(timeout=seconds) if seconds > 0 else self._lines.get_nowait()
+        except queue.Empty:
+            return False
+        if status is None:
+            raise ClusterError(f"the watch of the worker {self.name} ended: is it, or the API server, gone?")
+        self.status = status
+        if not self._told and status.get("state"):
+            print(f"  {at - self._started:6.1f} s  {'':>10}   {self._first_state():<11}", flush=True)
+            self._told = 1
+        moves = status.get("transitions", [])
+        self._untold.extend((at, move) for move in moves[self._told - 1 + len(self._untold) :])
+        return True
+
+    def _first_state(self) -> str:
+        moves = self.status.get("transitions", [])
+        return str(moves[0]["from"] if moves else self.status["state"])
+
+    def _print_next(self) -> dict[str, Any]:
+        at, move = self._untold.popleft()
+        self._told += 1
+        reason = move.get("reason", "")
+        print(f"  {at - self._started:6.1f} s  {move['from']:>10} → {move['to']:<11} {reason}", flush=True)
+        return move
+
+    def _read(self) -> None:
+        assert self._watch.stdout is not None
+        for line in self._watch.stdout:
+            if line.strip():
+                self._lines.put((time.monotonic(), json.loads(line)))
+        self._lines.put((time.monotonic(), None))
