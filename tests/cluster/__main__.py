@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from cluster.control_plane import ControlPlane
-from cluster.host import ClusterError
+from cluster.host import ClusterError, require_root
 from cluster.progress import step
 from cluster.real import Cluster
 
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.verb == "control-plane":
             return hold_control_plane()
+        require_root("the local cluster")
         return act(Cluster(options.name), options)
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,7 +76,9 @@ def hold_control_plane() -> int:
     with tempfile.TemporaryDirectory(prefix="modelpool-") as folder, ControlPlane(Path(folder) / "state") as running:
         print(f"export KUBECONFIG={running.kubeconfig}", flush=True)
         print("running until Ctrl-C", file=sys.stderr)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+        signal.sigwait(ends)
     return 0
 
 

@@ -49,9 +49,17 @@ class ImageStore:
         index = _read_index(image)
         name = _name(index, image, ref)
         have = self.digests()
-        missing = [digest for digest in blobs_of(image, index["manifests"][0]["digest"]) if digest not in have]
-        self._import(image, index, name, missing)
-        return Loaded(name, sum(oci.blob(image, digest).stat().st_size for digest in missing))
+        blobs = list(blobs_of(image, index["manifests"][0]["digest"]))
+        sent = [digest for digest in blobs if digest not in have]
+        try:
+            self._import(image, index, name, sent)
+        except ClusterError:
+            if sent == blobs:
+                raise
+            # What it had a moment ago it may have thrown away since: it collects what no image holds.
+            sent = blobs
+            self._import(image, index, name, sent)
+        return Loaded(name, sum(oci.blob(image, digest).stat().st_size for digest in sent))
 
     def _import(self, layout: Path, index: dict[str, Any], name: str, digests: list[str]) -> None:
         command = [*self._ctr, "images", "import", "--local", "-"]
