@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from modelpool_api.pod import EXIT_EVICTED
 from modelpool_operator.api import names
 
 
@@ -36,8 +37,12 @@ class Container:
 
     @property
     def failures(self) -> int:
-        """How many of its processes have ended: 4 when ``restartCount`` is 3 and the fourth one has ended too."""
-        return self.restarts + (1 if not self.running and self.last is not None else 0)
+        """How many of its processes have died: 4 when ``restartCount`` is 3 and the fourth one has died too.
+
+        One that ended with 0 did as it was told, and the kubelet starts no other.
+        """
+        died = not self.running and self.last is not None and self.last.exit_code != EXIT_EVICTED
+        return self.restarts + died
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,14 +83,14 @@ class WorkerReconciler:
             fresh = False
             try:
                 worker, progress = await self._carry_out(seen, plan)
-            except (ConflictError, InvalidError) as error:
-                # somebody else wrote first, or our view was older than the rules allow: look again
+            except (ConflictError, InvalidError, NotFoundError) as error:
+                # somebody else wrote first, or our view was older than the rules allow, or it is gone: look again
                 self._metrics.conflicts.labels("worker").inc()
                 _log.info("worker.conflict", worker=key, status=error.status)
                 found = await self.read(key)
                 if found is None:
                     return
-                if isinstance(error, InvalidError) and found.resource_version == worker.resource_version:
+                if not isinstance(error, ConflictError) and found.resource_version == worker.resource_version:
                     raise
                 worker = found
                 continue

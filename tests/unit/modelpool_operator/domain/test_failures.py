@@ -93,8 +93,9 @@ def test_an_exit_0_that_nobody_asked_for(of, expected):
         (container(running=True, restarts=2, exit_code=1), 2),
         (container(waiting="CrashLoopBackOff", restarts=2, exit_code=1), 3),
         (container(exit_code=1, over=True), 1),
+        (container(exit_code=0, over=True), 0),
     ],
-    ids=["first", "third-runs", "third-ended", "first-ended"],
+    ids=["first", "third-runs", "third-ended", "first-ended", "told-to-end"],
 )
-def test_every_end_of_a_process_counts_once(box, ends):
+def test_every_death_of_a_process_counts_once(box, ends):
     assert pod(box).container.failures == ends
