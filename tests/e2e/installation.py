@@ -1,8 +1,8 @@
 """The product as a user installs it: the chart, by helm, with the real images."""
 
 import os
+import signal
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,13 @@ from typing import Any, Self
 import yaml
 from kubernetes import client
 
+from e2e.machine import processes_with, until
+
 CHART = Path(__file__).resolve().parents[2] / "charts" / "modelpool"
 RELEASE, SYSTEM = "modelpool", "modelpool-system"
 OPERATOR_PODS = "app.kubernetes.io/component=operator,app.kubernetes.io/instance=modelpool"
+#: In the environment of the operator's process: the name of its pod.
+OPERATOR_VARIABLE = "MODELPOOL_OPERATOR_POD_NAME"
 VARIABLES = {
     "kubeconfig": "KUBECONFIG",
     "operator_image": "MODELPOOL_E2E_OPERATOR_IMAGE",
@@ -92,16 +96,25 @@ class Installation:
         ]
         return "\n".join(logs)
 
-    def wait_for_operator(self, other_than: str, seconds: float = 90) -> client.V1Pod:
+    def kill_operator(self) -> str:
+        """Delete the operator's pod and kill its process, so that it tidies nothing up; returns the pod's uid."""
+        (pod,) = self.operator_pods()
+        processes = processes_with(OPERATOR_VARIABLE, pod.metadata.name)
+        assert processes, "expected the operator's process on this machine"
+        self.core.delete_namespaced_pod(pod.metadata.name, SYSTEM, grace_period_seconds=0)
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        until(lambda: not processes_with(OPERATOR_VARIABLE, pod.metadata.name), "the operator's process is gone")
+        return str(pod.metadata.uid)
+
+    def wait_for_operator(self, other_than: str) -> client.V1Pod:
         """The operator's pod once it is ready and not the one of that uid any more."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            for pod in self.operator_pods():
-                ready = any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or ())
-                if ready and pod.metadata.uid != other_than:
-                    return pod
-            time.sleep(0.25)
-        raise AssertionError(f"expected a new operator pod to be ready within {seconds:.0f} s")
+
+        def ready() -> list[client.V1Pod]:
+            others = [pod for pod in self.operator_pods() if pod.metadata.uid != other_than]
+            return [pod for pod in others if ("Ready", "True") in _conditions(pod)]
+
+        return until(ready, "a new operator pod is ready", 90)[0]
 
     def _run(
         self, program: str, *words: str | Path, stdin: str, check: bool = True
@@ -132,3 +145,7 @@ def chart_values(environment: Environment, hub: str) -> dict[str, Any]:
 def _image(reference: str) -> dict[str, str]:
     repository, _, tag = reference.rpartition(":")
     return {"repository": repository, "tag": tag}
+
+
+def _conditions(pod: client.V1Pod) -> set[tuple[str, str]]:
+    return {(each.type, each.status) for each in pod.status.conditions or ()}

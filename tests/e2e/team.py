@@ -5,7 +5,6 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -13,6 +12,7 @@ from kubernetes import client
 
 from e2e.installation import Installation
 from e2e.invariants import violations
+from e2e.machine import processes_with
 from e2e.watchers import GROUP, PODS, POOLS, VERSION, WORKERS, Json, Recorder
 
 T = TypeVar("T")
@@ -183,11 +183,5 @@ def ask(url: str, *texts: str, **fields: Any) -> httpx.Response:
 
 
 def processes_of(worker_uid: str) -> list[int]:
-    """Processes on this machine that belong to a worker: they carry its uid in their environment."""
-    wanted = f"MODELPOOL_WORKER_ID={worker_uid}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-    return found
+    """Processes on this machine that belong to a worker."""
+    return processes_with("MODELPOOL_WORKER_ID", worker_uid)

@@ -50,7 +50,7 @@ def test_the_hub_says_no(team: Team):
     wanted = {
         "missing": "the name or revision is wrong",
         "forbidden": "gated or private",
-        "unsupported": "abacus",
+        "unsupported": "names a model_type that this worker does not know",
     }
     for name in wanted:
         team.worker(name, f"hf://org/{name}", memory="1Gi")

@@ -16,10 +16,10 @@ def test_cold_start_success(team: Team, record_property):
     team.worker("minilm")
     team.kubectl("wait", "--for=condition=Ready", "modelworker/minilm", "--timeout=180s")
 
-    answer = team.embed("minilm", *[LONG_TEXT] * 32)
+    answer = team.embed("minilm", *[LONG_TEXT] * 8)
 
     assert answer.status_code == 200, answer.text
-    assert [len(each["embedding"]) for each in answer.json()["data"]] == [384] * 32
+    assert [len(each["embedding"]) for each in answer.json()["data"]] == [384] * 8
     team.recorder.until_state("minilm", "Idle")
     assert team.recorder.states("minilm") == ["Spawning", "Loading", "Ready", "Processing", "Ready", "Idle"]
 

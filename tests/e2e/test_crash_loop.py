@@ -3,6 +3,7 @@
 import pytest
 
 from e2e.team import Team
+from e2e.watchers import WORKERS
 
 pytestmark = pytest.mark.e2e
 
@@ -14,12 +15,13 @@ def test_crash_loop(team: Team):
     team.recorder.until_state("dying", "Loading")
     team.worker("waiting")
     short = team.recorder.until(
-        "modelworkers", "waiting", lambda seen: seen.status.get("reason") == "WaitingForQuota", "waits for quota"
+        WORKERS, "waiting", lambda seen: "short" in seen.status.get("message", ""), "says that it waits for room"
     )
     assert short.status["state"] == "Spawning"
+    assert short.status["reason"] == "WaitingForQuota"
     quota = next(each for each in short.status["conditions"] if each["type"] == "QuotaReserved")
     assert quota["status"] == "False"
-    assert "1024 MiB" in quota["message"], "the message says by how much it falls short"
+    assert "1024 MiB short" in quota["message"]
 
     failed = team.recorder.until_state("dying", "Failed")
     assert failed.status["reason"] == "CrashLoopBackOff"

@@ -4,6 +4,7 @@ import pytest
 from kubernetes import client
 
 from e2e.installation import SYSTEM
+from e2e.machine import until
 from e2e.team import Team
 from e2e.watchers import PODS, POOLS, WORKERS
 
@@ -29,7 +30,7 @@ def test_drain_on_uninstall(team: Team):
     assert team.pool_status()["reserved"] == {"memoryMiB": 0, "gpus": 0}
     for kind, name in ((WORKERS, "minilm"), (POOLS, "pool")):
         assert not team.recorder.latest(kind, name)["metadata"].get("finalizers"), f"{kind} can be deleted"
-    assert team.core.list_namespaced_pod(SYSTEM).items == []
+    until(lambda: not team.core.list_namespaced_pod(SYSTEM).items, "the operator's pods are gone")
     roles = client.RbacAuthorizationV1Api(team.core.api_client).list_cluster_role().items
     assert [each.metadata.name for each in roles if each.metadata.name.startswith("modelpool-drain")] == []
     team.assert_nothing_left_of("minilm")

@@ -137,6 +137,18 @@ class Recorder:
             WORKERS, worker, lambda seen: seen.status.get("state") in states, wanted, seconds=seconds, after=after
         )
 
+    def until_now(
+        self, kind: str, name: str, test: Callable[[Version], Any], what: str, *, seconds: float = 120
+    ) -> Version:
+        """The latest version, once it is one that passes the test."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                known = [version for version in self._versions if version.kind == kind and version.name == name]
+                if known and test(known[-1]):
+                    return known[-1]
+                self._wait(deadline, f"{name} ({kind}): {what}", seconds)
+
     def until_gone(self, kind: str, name: str, *, seconds: float = 120) -> Version:
         """The removal of an object."""
         return self.until(kind, name, lambda seen: seen.gone, "gone", seconds=seconds)
