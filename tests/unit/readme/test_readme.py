@@ -85,7 +85,7 @@ def test_the_table_of_states_is_complete_and_in_order():
 
 def test_every_make_target_that_is_named_exists():
     named = [
-        line for page in PAGES for line in re.findall(r"(?:^\$ |`)make ([a-z -]+)", page.read_text(), re.MULTILINE)
+        line for page in PAGES for line in re.findall(r"(?:^\$ |`)make ([a-z0-9 -]+)", page.read_text(), re.MULTILINE)
     ]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.MULTILINE))

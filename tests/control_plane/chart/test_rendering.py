@@ -8,7 +8,7 @@ from modelpool_api import pod as contract
 from modelpool_operator.api import names
 from modelpool_operator.settings import OperatorSettings
 
-pytestmark = pytest.mark.control_plane  # helm is built from source once, like the rest of the control plane
+pytestmark = pytest.mark.control_plane
 
 EVERYTHING = {
     "fullnameOverride": "pools",

@@ -19,7 +19,7 @@ from cluster.host import free_ports
 
 pytestmark = pytest.mark.control_plane
 
-CHART = Path(__file__).resolve().parents[2] / "charts" / "modelpool"
+CHART = Path(__file__).resolve().parents[3] / "charts" / "modelpool"
 HOME, TEAM = "modelpool-system", "team-a"
 GROUP = ("modelpool.dev", "v1alpha1")
 POOL = {"apiVersion": "modelpool.dev/v1alpha1", "kind": "ModelPool", "metadata": {"name": "default"}}

@@ -19,7 +19,7 @@ from cluster.control_plane import ControlPlane
 
 pytestmark = pytest.mark.control_plane
 
-CHARTS = Path(__file__).resolve().parents[2] / "charts"
+CHARTS = Path(__file__).resolve().parents[3] / "charts"
 README = (CHARTS.parent / "README.md").read_text(encoding="utf-8")
 HOME = "modelpool-system"
 OPERATOR = f"system:serviceaccount:{HOME}:modelpool-operator"

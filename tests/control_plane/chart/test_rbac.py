@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.control_plane  # helm is built from source once, like the rest of the control plane
+pytestmark = pytest.mark.control_plane
 
 OPERATOR = {
     ("modelpool.dev", "modelpools"): {"get", "list", "watch", "patch"},
