@@ -57,6 +57,10 @@ class NetworkNamespace:
         except FileNotFoundError:
             return None
 
+    def command(self, *words: str | Path) -> list[str]:
+        """A command line that runs the given one inside."""
+        return ["nsenter", f"--net={self.path}", "--", *map(str, words)]
+
     def foreign_processes(self) -> list[Identity]:
         """Processes in this network namespace that do not share our mount namespace: the cluster's own.
 
