@@ -91,7 +91,6 @@ async def run(settings: WorkerSettings) -> Exit:
     )
     token = BearerToken(settings.token_file, time.monotonic)
     runner = Runner(settings, machine, queue, metrics, housekeeping=token.refresh)
-    metrics.watch(pending=lambda: machine.pending, queued=lambda: queue.depth)
     inference = create_server(app_inference.create_app(settings, machine, runner, metrics))
     lifecycle = create_server(
         app_lifecycle.create_app(

@@ -23,12 +23,11 @@ from modelpool_worker.errors import (
     RequestError,
 )
 from modelpool_worker.http_parts import (
+    HANDLERS,
     ClientLeftError,
     Guard,
     error_response,
     json_response,
-    on_http_exception,
-    on_request_error,
     read_body,
     unless_left,
 )
@@ -63,7 +62,6 @@ class Embeddings:
             outcome = await self._serve(scope, receive, send)
         except ClientLeftError:
             outcome = "client_left"
-            raise
         except RequestError as error:
             outcome = _outcome(error)
             await error_response(error)(scope, receive, send)
@@ -139,5 +137,4 @@ def create_app(settings: WorkerSettings, machine: Machine, runner: Runner, metri
     ]
     if settings.capability == Capability.TEXT_EMBEDDING:
         routes.append(Route("/v1/embeddings", Embeddings(settings, machine, runner, metrics)))
-    handlers = {404: on_http_exception, 405: on_http_exception, RequestError: on_request_error}
-    return Guard(Starlette(routes=routes, exception_handlers=handlers))
+    return Guard(Starlette(routes=routes, exception_handlers=HANDLERS))

@@ -15,11 +15,10 @@ from modelpool_api.wire import MAX_WAIT_SECONDS
 from modelpool_worker.bearer import BearerToken
 from modelpool_worker.errors import InvalidRequestError, QueueFullError, RequestError
 from modelpool_worker.http_parts import (
+    HANDLERS,
     Guard,
     error_response,
     json_response,
-    on_http_exception,
-    on_request_error,
     read_body,
     unless_left,
 )
@@ -99,8 +98,7 @@ def create_app(
         Route("/v1/lifecycle", lifecycle, methods=["GET"]),
         Route("/v1/lifecycle/evict", evict, methods=["POST"]),
     ]
-    handlers = {404: on_http_exception, 405: on_http_exception, RequestError: on_request_error}
-    return Guard(TokenGate(Starlette(routes=routes, exception_handlers=handlers), token))
+    return Guard(TokenGate(Starlette(routes=routes, exception_handlers=HANDLERS), token))
 
 
 def _authorization(scope: Scope) -> str | None:

@@ -139,5 +139,7 @@ def _token_ids(ids: list[Any]) -> list[int]:
             f"a list of token ids has {len(ids)} entries; expected 1 to {MAX_TOKENS}", param="input"
         )
     if not all(type(token) is int and token >= 0 for token in ids):
-        raise InvalidRequestError("token ids must be whole numbers from 0; for example [101, 7592, 102]", param="input")
+        raise InvalidRequestError(
+            "a token id is wrong; expected whole numbers from 0, such as [101, 7592, 102]", param="input"
+        )
     return ids

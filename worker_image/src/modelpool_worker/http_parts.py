@@ -1,8 +1,8 @@
 """What both ports share: bounded bodies, JSON answers, a guard that tells nobody what is inside."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
 
 import orjson
 import structlog
@@ -45,7 +45,7 @@ def error_response(error: RequestError) -> Response:
     return json_response(error.body(), error.status, error.headers)
 
 
-async def on_http_exception(_request: Request, error: Exception) -> Response:
+async def _on_http_exception(_request: Request, error: Exception) -> Response:
     """Turn the router's 404 and 405 into errors of our shape."""
     status = error.status_code if isinstance(error, HTTPException) else 500
     if status == 405:
@@ -54,11 +54,30 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
     return error_response(PathNotFoundError("there is no such path here; expected for example /v1/models"))
 
 
-async def on_request_error(_request: Request, error: Exception) -> Response:
+async def _on_request_error(_request: Request, error: Exception) -> Response:
     """Tell a client what was wrong with its request."""
     if isinstance(error, RequestError):
         return error_response(error)
     raise error
+
+
+async def _on_client_left(_request: Request, _error: Exception) -> Response:
+    """Answer into the void: nobody reads it."""
+    return Response(status_code=499)
+
+
+async def _on_unexpected(_request: Request, _error: Exception) -> Response:
+    """Say that it is our fault, and nothing of what it was; the guard logs it."""
+    return error_response(InferenceFailedError("the worker failed on this request; its log has the details"))
+
+
+HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    404: _on_http_exception,
+    405: _on_http_exception,
+    RequestError: _on_request_error,
+    ClientLeftError: _on_client_left,
+    Exception: _on_unexpected,
+}
 
 
 async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:

@@ -66,6 +66,7 @@ class Runner:
         self._machine = machine
         self._queue = queue
         self._metrics = metrics
+        metrics.watch(pending=lambda: machine.pending, queued=lambda: queue.depth)
         self._create = create
         self._housekeeping = housekeeping
         self._model_thread = ThreadPoolExecutor(1, "model", initializer=_be_nice)

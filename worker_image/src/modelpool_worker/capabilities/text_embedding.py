@@ -134,8 +134,13 @@ class TextEmbedding:
         return ids
 
     def _check_shapes(self, config: Any, files: model_files.ModelFiles) -> None:
-        with torch.device("meta"):
-            skeleton = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        try:
+            with torch.device("meta"):
+                skeleton = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+        except Exception as error:  # sizes that contradict each other fail in many ways
+            raise NeverLoadsError(
+                f"config.json of {files.source} describes no model ({type(error).__name__}); copy the model again"
+            ) from error
         if "input_ids" not in inspect.signature(skeleton.forward).parameters:
             raise NeverLoadsError(f"{files.source} does not take text; expected a text encoder for text-embedding")
         wanted = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
@@ -170,7 +175,7 @@ def _config(files: model_files.ModelFiles) -> Any:
         )
     try:
         config = AutoConfig.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # its checks raise errors of many kinds; all of them mean a wrong config
         raise NeverLoadsError(
             f"config.json of {files.source} was refused by transformers ({type(error).__name__}); copy the model again"
         ) from error

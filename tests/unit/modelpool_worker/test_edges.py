@@ -1,0 +1,170 @@
+"""The thin edges: sources, token file, termination file, settings, CPUs, imports."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from modelpool_worker.bearer import GRACE_SECONDS, BearerToken
+from modelpool_worker.capabilities import registry
+from modelpool_worker.cpus import usable_cpus
+from modelpool_worker.errors import NeverLoadsError, RetryLoadError
+from modelpool_worker.settings import WorkerSettings, settings_sentence
+from modelpool_worker.sources import Source, fetch, hub_error, parse
+from modelpool_worker.termination import write_sentence
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "path", "parsed"),
+    [
+        ("file:///m", "", "", ("file", "/m", None)),
+        ("pvc://claim/a", "", "/models/a", ("mounted", "/models/a", None)),
+        ("oci://registry/image:1", "", "/models", ("mounted", "/models", None)),
+        ("hf://org/name", "", "", ("hf", "org/name", None)),
+        ("hf://org/name@v1", "ignored", "", ("hf", "org/name", "v1")),
+        ("hf://org/name", "v2", "", ("hf", "org/name", "v2")),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_sources(source, revision, path, parsed):
+    assert parse(source, revision, path) == Source(*parsed, source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", "/m", "file://m", "pvc://claim", "s3://b", "hf://", "hf://a/b/c", "hf://a b", "hf://org/n@", "hf://ö/n"],
+)
+def test_an_unknown_source_never_loads(source):
+    with pytest.raises(NeverLoadsError, match="expected"):
+        parse(source, "", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (401, NeverLoadsError, "tokenSecretRef"),
+        (403, NeverLoadsError, "forbids"),
+        (404, NeverLoadsError, "name or revision"),
+        (400, NeverLoadsError, "refused"),
+        (429, RetryLoadError, "HTTP 429"),
+        (500, RetryLoadError, "HTTP 500"),
+        (503, RetryLoadError, "HTTP 503"),
+        (None, RetryLoadError, "no answer"),
+    ],
+)
+def test_only_the_hubs_own_trouble_is_worth_another_try(status, kind, words):
+    error = hub_error("hf://org/m", status, has_token=False)
+    assert type(error) is kind
+    assert words in str(error)
+    assert "hf://org/m" in str(error)
+
+
+def test_a_hub_out_of_reach_is_worth_another_try(tmp_path):
+    source = parse("hf://org/name", "", "")
+    with pytest.raises(RetryLoadError, match="could not be reached"):
+        fetch(source, cache_dir=tmp_path, token=None, endpoint="http://127.0.0.1:9")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_the_old_token_is_taken_for_two_minutes_after_a_change(tmp_path):
+    clock = Clock()
+    path = tmp_path / "token"
+    path.write_text("old\n")
+    token = BearerToken(path, clock)
+    assert token.allows("Bearer old")
+    path.write_text("new")
+    token.refresh()
+    clock.now += GRACE_SECONDS - 1
+    assert token.allows("Bearer old")
+    assert token.allows("bearer new")
+    clock.now += 1
+    assert not token.allows("Bearer old")
+    assert token.allows("Bearer new")
+
+
+@pytest.mark.parametrize("content", [None, "", "\n"], ids=["missing", "empty", "blank"])
+@pytest.mark.parametrize("header", [None, "", "Bearer ", "Bearer", "Bearer \x00", "Basic x"])
+def test_without_a_token_everybody_is_refused(tmp_path, content, header):
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content)
+    assert not BearerToken(path, Clock()).allows(header)
+
+
+def test_a_token_that_was_taken_away_lets_nobody_in(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("t")
+    token = BearerToken(path, Clock())
+    assert token.allows("Bearer t")
+    path.unlink()
+    assert not token.allows("Bearer t")
+
+
+def test_the_last_word_is_bounded(tmp_path):
+    write_sentence(tmp_path / "log", "é" * 5000)
+    assert (tmp_path / "log").read_text() == "é" * 1024
+
+
+def test_a_termination_file_that_cannot_be_written_is_no_crash(tmp_path):
+    write_sentence(tmp_path / "no" / "such", "x")
+
+
+BASE = {"worker_id": "u", "model_name": "m", "capability": "text-embedding", "model_source": "file:///m"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("gpus", -1),
+        ("dtype", "int4"),
+        ("idle_timeout_seconds", -1),
+        ("idle_timeout_seconds", float("nan")),
+        ("drain_timeout_seconds", 10**9),
+        ("worker_id", ""),
+        ("max_batch_items", 0),
+    ],
+)
+def test_settings_are_bounded_and_named_when_wrong(name, value):
+    with pytest.raises(ValidationError) as refused:
+        WorkerSettings(**BASE | {name: value})
+    sentence = settings_sentence([str(error["loc"][0]) for error in refused.value.errors()])
+    assert f"MODELPOOL_{name.upper()}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("affinity", "cpu_max", "cpus"),
+    [(8, "max 100000", 8), (8, "150000 100000", 2), (8, "50000 100000", 1), (2, "800000 100000", 2), (4, "", 4)],
+    ids=["no limit", "one and a half", "half", "fewer than the limit", "unreadable"],
+)
+def test_cpus(affinity, cpu_max, cpus):
+    assert usable_cpus(affinity, cpu_max) == cpus
+
+
+def test_a_capability_that_is_not_here_never_loads():
+    with pytest.raises(NeverLoadsError, match="text-embedding"):
+        registry.create("mind-reading")
+
+
+def test_the_ports_open_without_torch():
+    """In a fresh interpreter: whatever answers probes must be there before the seconds that torch takes."""
+    code = "import sys, modelpool_worker.__main__; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_sources_say_where_a_folder_is_missing(tmp_path):
+    with pytest.raises(NeverLoadsError, match="is not a folder"):
+        fetch(
+            Source("file", str(Path(tmp_path) / "no"), None, "file:///no"),
+            cache_dir=tmp_path,
+            token=None,
+            endpoint=None,
+        )

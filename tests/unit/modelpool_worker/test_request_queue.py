@@ -1,0 +1,141 @@
+"""What waits, and what runs next."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelpool_worker.errors import InferenceFailedError, QueueFullError
+from modelpool_worker.request_queue import BatchLimits, RequestQueue
+
+LIMITS = BatchLimits(items=4, tokens=100)
+
+
+def queue_of(*costs, limits=LIMITS):
+    """A queue and one job per list of costs; the values tell them apart: ``job.index``."""
+    queue = RequestQueue(max_requests=100, max_inputs=1000, limits=limits)
+    jobs = []
+    for number, list_of_costs in enumerate(costs):
+        job = queue.open(len(list_of_costs))
+        queue.put(job, [(f"{number}.{i}", cost) for i, cost in enumerate(list_of_costs)])
+        jobs.append(job)
+    return queue, jobs
+
+
+def values(batch):
+    return [item.value for item in batch]
+
+
+@pytest.mark.parametrize(
+    ("costs", "batches"),
+    [
+        pytest.param([[5]], [["0.0"]], id="one alone"),
+        pytest.param([[30, 10], [20]], [["0.1", "1.0", "0.0"]], id="requests share a batch, shortest first"),
+        pytest.param(
+            [[90], [10, 10]], [["0.0"], ["1.0", "1.1"]], id="a short one does not pay for a long one's padding"
+        ),
+        pytest.param([[500], [1]], [["0.0"], ["1.0"]], id="longer than the budget runs alone"),
+        pytest.param([[1] * 6], [["0.0", "0.1", "0.2", "0.3"], ["0.4", "0.5"]], id="no more than the item limit"),
+        pytest.param(
+            [[9] * 6, [9]], [["0.0", "1.0", "0.1", "0.2"], ["0.3", "0.4", "0.5"]], id="a small request is not shut out"
+        ),
+    ],
+)
+async def test_batches(costs, batches):
+    queue, _jobs = queue_of(*costs)
+    taken = []
+    while batch := queue.take():
+        taken.append(values(batch))
+    assert taken == batches
+
+
+@given(st.lists(st.lists(st.integers(1, 150), min_size=1, max_size=8), min_size=1, max_size=8))
+def test_everything_runs_once_and_within_the_limits(costs):
+    async def drain():
+        queue, jobs = queue_of(*costs)
+        ran = []
+        while batch := queue.take():
+            padded = max(item.cost for item in batch) * len(batch)
+            assert len(batch) == 1 or (len(batch) <= LIMITS.items and padded <= LIMITS.tokens)
+            ran += values(batch)
+        assert sorted(ran) == sorted(f"{j}.{i}" for j, job in enumerate(costs) for i in range(len(job)))
+        for job in jobs:
+            queue.close(job)
+
+    asyncio.run(drain())
+
+
+async def test_a_long_request_is_first_in_its_turn():
+    """Each job's first item leads a batch in turn, so neither long nor short ones starve."""
+    queue, _jobs = queue_of([90, 90, 90], [1] * 12)
+    assert [values(queue.take())[0][0] for _ in range(4)] == ["0", "1", "0", "1"]
+
+
+async def test_results_come_in_the_order_of_the_inputs():
+    queue, (job,) = queue_of([30, 10, 20])
+    for item in queue.take():
+        job.deliver(item.index, item.value)
+    assert await job.answer == ["0.0", "0.1", "0.2"]
+
+
+async def test_a_full_queue_refuses_and_frees():
+    queue = RequestQueue(max_requests=2, max_inputs=10, limits=LIMITS)
+    first = queue.open(1)
+    queue.open(1)
+    with pytest.raises(QueueFullError) as refused:
+        queue.open(1)
+    assert refused.value.status == 429
+    assert refused.value.headers == {"Retry-After": "1"}
+    queue.close(first)
+    queue.open(1)
+
+
+async def test_inputs_are_bounded_too_but_one_request_always_fits():
+    queue = RequestQueue(max_requests=10, max_inputs=10, limits=LIMITS)
+    queue.open(50)
+    with pytest.raises(QueueFullError):
+        queue.open(1)
+
+
+async def test_what_a_client_left_behind_does_not_run():
+    queue, (left, stays) = queue_of([1, 1], [1])
+    queue.close(left)
+    assert queue.depth == 1
+    assert values(queue.take()) == ["1.0"]
+    stays.deliver(0, "result")
+    assert await stays.answer == ["result"]
+
+
+async def test_a_result_for_a_client_that_left_while_it_ran_is_dropped():
+    queue, (job,) = queue_of([1])
+    (item,) = queue.take()
+    queue.close(job)
+    job.deliver(item.index, "too late")
+    assert job.answer.cancelled()
+    assert queue.take() == []
+
+
+async def test_inputs_prepared_after_the_client_left_are_not_queued():
+    queue, (job,) = queue_of([])
+    queue.close(job)
+    queue.put(job, [("late", 1)])
+    assert queue.take() == []
+
+
+async def test_a_failed_job_ends_with_its_error_and_the_rest_of_it_does_not_run():
+    queue, (job,) = queue_of([90, 90])
+    queue.take()
+    job.fail(InferenceFailedError("no"))
+    assert queue.take() == []
+    with pytest.raises(InferenceFailedError):
+        await job.answer
+
+
+async def test_filled_waits_for_work():
+    queue, (job,) = queue_of([])
+    waiting = asyncio.create_task(queue.filled())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    queue.put(job, [("now", 1)])
+    await asyncio.wait_for(waiting, 1)
