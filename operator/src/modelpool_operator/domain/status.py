@@ -113,7 +113,7 @@ def _of_pod(worker: WorkerView, pod: PodView, entry: Entry | None) -> dict[str, 
         found["podUID"] = pod.uid
     if pod.node:
         found["nodeName"] = pod.node
-    if pod.container is not None:
+    if pod.container is not None and not pod.deleting:  # the end of a pod that has to go is no restart
         found["restarts"] = max(pod.container.failures, int(worker.status.get("restarts") or 0))
     if not worker.spec.service and pod.ip:
         found["endpoint"] = f"http://{pod.ip}:{INFERENCE_PORT}"

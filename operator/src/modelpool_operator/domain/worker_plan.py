@@ -231,9 +231,18 @@ def _evicting(seen: Seen, now: datetime) -> _Draft:
         return _Draft(moves=(_move(_S.DEAD, reason, "the pod is gone and its reservation released", now),))
     if pod.deleting:
         return _Draft()
-    kill = worker.status.get("reason") in (Reason.HEALTH_CHECK, Reason.EXITED_UNEXPECTEDLY) or pod.finished
-    grace = _KILL_GRACE if kill else int(seen.rules.drain_timeout + 2 * LINGER_SECONDS)
+    deaf = worker.status.get("reason") in (Reason.HEALTH_CHECK, Reason.EXITED_UNEXPECTEDLY)
+    nothing_to_finish = deaf or pod.finished or _never_answered(seen)
+    grace = _KILL_GRACE if nothing_to_finish else int(seen.rules.drain_timeout + 2 * LINGER_SECONDS)
     return _Draft(actions=(DeletePod(pod.uid, grace),))
+
+
+def _never_answered(seen: Seen) -> bool:
+    """Whether the process left before it took a request; one that has only begun does not even hear SIGTERM yet."""
+    chain = seen.worker.status.get("transitions") or ()
+    before = chain[-1]["from"] if chain else ""
+    silent = seen.pong is None and seen.pod is not None and not seen.pod.ready
+    return silent and before in (_S.SPAWNING, _S.LOADING)
 
 
 def _failed(seen: Seen, now: datetime) -> _Draft:

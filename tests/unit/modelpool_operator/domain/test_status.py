@@ -74,6 +74,12 @@ def test_restarts_never_count_down():
     assert "restarts" not in plan_worker(seen(of, pod=running(), pong=pong()), NOW).fields
 
 
+def test_the_end_of_a_pod_that_is_deleted_is_no_restart():
+    of = worker(_S.EVICTING, status={"restarts": 0})
+    gone = pod(container(exit_code=143, over=True), deleting=True)
+    assert "restarts" not in plan_worker(seen(of, pod=gone), NOW).fields
+
+
 def test_nothing_is_written_where_status_is_true_already():
     of = worker(_S.READY, since=5)
     sight = {"pod": running(), "pong": pong()}

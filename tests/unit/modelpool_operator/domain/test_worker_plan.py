@@ -14,6 +14,7 @@ from unit.modelpool_operator.domain.scenes import (
     NOW,
     POD_UID,
     acts,
+    ago,
     charged,
     container,
     entry,
@@ -492,6 +493,22 @@ def test_evicting(sight, moves, actions):
 def test_an_evicted_pod_has_the_drain_timeout_and_the_linger_to_finish(reason, of, grace):
     plan = plan_worker(seen(worker(_S.EVICTING, status={"reason": reason}), pod=of), NOW)
     assert plan.actions == (DeletePod(POD_UID, grace),)
+
+
+@pytest.mark.parametrize(
+    ("before", "sight", "grace"),
+    [
+        pytest.param("Loading", {"pod": running(ready=False)}, 5, id="its-process-has-only-begun"),
+        pytest.param("Spawning", {"pod": pod()}, 5, id="it-has-no-process"),
+        pytest.param("Loading", {"pod": running(ready=False), "pong": pong(_S.EVICTING)}, 64, id="it-has-answered"),
+        pytest.param("Loading", {"pod": running(ready=True)}, 64, id="it-is-ready-and-we-are-new"),
+        pytest.param("Processing", {"pod": running(ready=False)}, 64, id="it-may-have-requests"),
+    ],
+)
+def test_a_worker_that_left_before_it_served_has_nothing_to_finish(before, sight, grace):
+    chain = [{"from": before, "to": "Evicting", "reason": "Deleted", "message": "", "time": ago(1)}]
+    of = worker(_S.EVICTING, status={"reason": "Deleted", "transitions": chain})
+    assert plan_worker(seen(of, **sight), NOW).actions == (DeletePod(POD_UID, grace),)
 
 
 FAILED = {"reason": "CrashLoopBackOff", "message": "it crashed"}
