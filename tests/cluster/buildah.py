@@ -48,7 +48,10 @@ class Storage:
         self._run(["skopeo", "copy", "--quiet", "--insecure-policy", f"oci:{layout}:{ref}", self.transport(ref)])
 
     def build(self, dockerfile: Path, context: Path, name: str, arguments: Mapping[str, str]) -> None:
-        """Build a Dockerfile; the host's certificates and download cache are lent to it, not copied."""
+        """Build a Dockerfile; the host's certificates and download cache are lent to it, not copied.
+
+        Its stage ``lock`` gets a name too, else `prune` would take it out of the layer cache.
+        """
         downloads = download_cache()
         downloads.mkdir(parents=True, exist_ok=True)
         volumes = [f"{downloads}:{_DOWNLOADS}:rw"]
@@ -59,7 +62,9 @@ class Storage:
             volumes += [f"{bundle.resolve()}:{_BUNDLE}:ro", f"{pip}:/etc/pip.conf:ro"]
         options = [f"--build-arg={key}={value}" for key, value in {**arguments, "UV_CACHE_DIR": _DOWNLOADS}.items()]
         options += [f"--volume={volume}" for volume in volumes]
-        self._buildah("bud", "--layers", "--quiet", *options, "--file", dockerfile, "--tag", name, context)
+        bud: list[str | Path] = ["bud", "--layers", "--quiet", *options, "--file", dockerfile]
+        self._buildah(*bud, "--tag", name, context)
+        self._buildah(*bud, "--target", "lock", "--tag", f"{name}-lock", context)
 
     def prune(self) -> None:
         """Forget layers that no named image is built on."""
