@@ -124,7 +124,6 @@ def shortest_path(start: WorkerState, goal: WorkerState) -> tuple[WorkerState, .
     A mirror that saw only the ends of a quick life uses it to write every step:
     ``shortest_path(SPAWNING, READY) == (LOADING, READY)``.
     """
-    moves = allowed_moves()
     came_from: dict[WorkerState, WorkerState] = {}
     queue = deque([start])
     while queue:
@@ -135,8 +134,9 @@ def shortest_path(start: WorkerState, goal: WorkerState) -> tuple[WorkerState, .
                 path.append(here)
                 here = came_from[here]
             return tuple(reversed(path))
-        for there in STATES:  # table order, so that the answer does not depend on hashing
-            if there in moves.get(here, ()) and there not in came_from and there != start:
+        # in the table's order of events: of two ways as short, Idle → Ready goes by a request, not by a restart
+        for there in TRANSITIONS.get(here, {}).values():
+            if there not in came_from and there != start:
                 came_from[there] = here
                 queue.append(there)
     return None
