@@ -65,7 +65,16 @@ class Controller:
         images = ImageSettings(
             settings.worker_image, settings.worker_images, settings.worker_image_pull_policy, settings.hf_endpoint
         )
-        self._pools = PoolReconciler(client, self.knowledge, tokens, metrics, images, self._add_worker, time.monotonic)
+        self._pools = PoolReconciler(
+            client,
+            self.knowledge,
+            tokens,
+            metrics,
+            images,
+            self._add_worker,
+            lambda key, seconds: self._queue.add_after(("pool", *key), seconds),
+            time.monotonic,
+        )
         self._sweeper = Sweeper(client, self.knowledge, settings.watch_namespaces, settings.sweep_seconds, self._swept)
         self.elector = Elector(
             client,

@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 #: Pods created at the same time.
 _PARALLEL: Final = 16
 _TRIES: Final = 6
+#: The token Secret of a pool in use is looked after this often.
+_SECRET_SECONDS: Final = 30.0
 
 
 @dataclass
@@ -58,6 +60,7 @@ class PoolReconciler:
         metrics: OperatorMetrics,
         images: ImageSettings,
         notify: Callable[[Key], None],
+        again: Callable[[Key, float], None],
         monotonic: Callable[[], float],
     ) -> None:
         self._client = client
@@ -66,6 +69,7 @@ class PoolReconciler:
         self._metrics = metrics
         self._images = images
         self._notify = notify
+        self._again = again
         self._monotonic = monotonic
         self._limit = asyncio.Semaphore(_PARALLEL)
 
@@ -151,9 +155,8 @@ class PoolReconciler:
     ) -> tuple[list[tuple[WorkerView, str]], dict[str, admission.Refusal]]:
         """Make the gated pods of the workers that have room; one that cannot be made gets no reservation."""
         granted = [worker for worker in grants if names.WORKER_FINALIZER in worker.finalizers]
-        if not granted:
+        if not await self._has_token(pool, max_age=0.0 if granted else _SECRET_SECONDS) or not granted:
             return [], {}
-        await self._tokens.ensure(pool)
         reserved: list[tuple[WorkerView, str]] = []
         refused: dict[str, admission.Refusal] = {}
 
@@ -173,6 +176,19 @@ class PoolReconciler:
             if isinstance(result, ApiError) and not reserved:
                 raise result
         return reserved, refused
+
+    async def _has_token(self, pool: PoolView, *, max_age: float) -> bool:
+        """Whether pods of this pool could start; trouble with the Secret must not hold up a release."""
+        if not pool.ledger and max_age:
+            return True
+        try:
+            await self._tokens.ensure(pool, max_age=max_age)
+        except ApiError as error:
+            key = (pool.namespace, pool.name)
+            _log.warning("token.unavailable", pool=key, error=str(error)[:500])
+            self._again(key, 2.0)
+            return False
+        return True
 
     async def _gated_pod(self, pool: PoolView, worker: WorkerView) -> PodView | None:
         try:

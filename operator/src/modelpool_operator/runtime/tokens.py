@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from modelpool_api.pod import TOKEN_FILE
-from modelpool_operator.domain.errors import ConflictError, NotFoundError
+from modelpool_operator.domain.errors import BusyError, ConflictError, NotFoundError
 from modelpool_operator.domain.objects import PoolView
 from modelpool_operator.domain.pods import build_token_secret, token_secret_name
 from modelpool_operator.kube import paths
@@ -27,6 +27,8 @@ _MIN_AGE: Final = 5.0
 class _Known:
     token: str
     read: float
+    #: uid of the pool that the Secret belongs to; "" for one that its user made
+    owner: str
     previous: str = ""
     changed: float = 0.0
 
@@ -39,18 +41,25 @@ class Tokens:
         self._monotonic = monotonic
         self._known: dict[Key, _Known] = {}
 
-    async def ensure(self, pool: PoolView) -> str:
-        """Return the pool's token; make the Secret where there is none."""
+    async def ensure(self, pool: PoolView, *, max_age: float = 0.0) -> None:
+        """Make the pool's Secret where there is none; a look at most ``max_age`` seconds old is good enough.
+
+        Pods cannot start without it, and anybody may have deleted it. Raises ``BusyError`` while the Secret of an
+        earlier pool of the same name still waits to be collected as garbage.
+        """
         key = (pool.namespace, pool.name)
-        if key in self._known:
-            return self._known[key].token
+        known = self._known.get(key)
+        if known is not None and known.owner in ("", pool.uid) and self._monotonic() - known.read < max_age:
+            return
         try:
-            return await self._read(key)
+            await self._read(key)
         except NotFoundError:
             made = build_token_secret(pool, secrets.token_urlsafe(_BYTES))
             with suppress(ConflictError):  # the other operator was quicker
                 await self._client.create(paths.secrets(pool.namespace), made)
-            return await self._read(key)
+            await self._read(key)
+        if self._known[key].owner not in ("", pool.uid):
+            raise BusyError(f"the Secret {token_secret_name(pool.name)} of an earlier pool is still being removed")
 
     async def candidates(self, key: Key, *, refused: bool = False) -> list[str]:
         """Return the tokens to try, the present one first; after a refusal the Secret is read again."""
@@ -65,14 +74,14 @@ class Tokens:
         """Drop a pool's token, so that it is read, or made, anew."""
         self._known.pop(key, None)
 
-    async def _read(self, key: Key) -> str:
+    async def _read(self, key: Key) -> None:
         secret = await self._client.get(paths.secrets(key[0], token_secret_name(key[1])))
         token = b64decode((secret.get("data") or {}).get(TOKEN_FILE, "")).decode("ascii", "replace").strip()
         now, known = self._monotonic(), self._known.get(key)
+        owner = next((ref["uid"] for ref in secret["metadata"].get("ownerReferences") or ()), "")
         if known is None:
-            self._known[key] = _Known(token, now)
+            self._known[key] = _Known(token, now, owner)
         elif known.token == token:
-            known.read = now
+            known.read, known.owner = now, owner
         else:
-            self._known[key] = _Known(token, now, previous=known.token, changed=now)
-        return token
+            self._known[key] = _Known(token, now, owner, previous=known.token, changed=now)
