@@ -34,8 +34,9 @@ class Story:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._watch.kill()
-        self._watch.wait()
         self._reader.join()
+        with self._watch:  # closes its pipes and collects it
+            pass
 
     def until(self, state: str, seconds: float) -> None:
         """Print moves up to the one that leads to ``state``.
@@ -72,7 +73,8 @@ class Story:
         except queue.Empty:
             return False
         if status is None:
-            raise ClusterError(f"the watch of the worker {self.name} ended: is it, or the API server, gone?")
+            assert self._watch.stderr is not None
+            raise ClusterError(f"the watch of the worker {self.name} ended: {self._watch.stderr.read(1000).strip()}")
         self.status = status
         if not self._told and status.get("state"):
             print(f"  {at - self._started:6.1f} s  {'':>10}   {self._first_state():<11}", flush=True)
