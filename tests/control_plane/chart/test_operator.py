@@ -99,6 +99,13 @@ class Installation:
     def create(self, plural: str, body: dict[str, Any]) -> None:
         self.objects.create_namespaced_custom_object(*GROUP, TEAM, plural, body)
 
+    def delete(self, plural: str, name: str) -> None:
+        self.objects.delete_namespaced_custom_object(*GROUP, TEAM, plural, name)
+
+    def all(self, plural: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.objects.list_namespaced_custom_object(*GROUP, TEAM, plural)["items"]
+        return found
+
     def get(self, plural: str, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.objects.get_namespaced_custom_object(*GROUP, TEAM, plural, name)
         return found
@@ -148,3 +155,25 @@ def test_the_rights_are_enough_from_the_first_reservation_to_the_last_finalizer(
     assert installation.refused() == []
     for plural, name in (("modelworkers", "minilm"), ("modelpools", "default")):
         assert "finalizers" not in installation.get(plural, name)["metadata"], plural
+
+
+@pytest.mark.parametrize("installation", [{}], ids=["cluster-wide"], indirect=True)
+def test_a_pool_that_is_made_anew_gets_a_token_of_its_own(installation):
+    """The old pool's Secret is still there for a moment, and then collected; no pod may wait for that one."""
+    operator = installation.start("Deployment")
+    try:
+        for _ in range(3):
+            installation.create("modelpools", POOL)
+            installation.create("modelworkers", WORKER)
+            until(lambda: installation.core.list_namespaced_pod(TEAM).items)
+            pool = installation.get("modelpools", "default")["metadata"]["uid"]
+            secret = installation.core.read_namespaced_secret("modelpool-default-token", TEAM)
+            assert [owner.uid for owner in secret.metadata.owner_references] == [pool]
+            for plural, name in (("modelworkers", "minilm"), ("modelpools", "default")):
+                installation.delete(plural, name)
+            for plural in ("modelworkers", "modelpools"):
+                until(lambda plural=plural: installation.all(plural) == [])
+    finally:
+        operator.terminate()
+        operator.wait(30)
+    assert installation.refused() == []
