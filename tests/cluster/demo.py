@@ -206,8 +206,9 @@ def run(choice: str) -> None:
         prepare(target)
     try:
         live_and_die(target, phases)
-    except ClusterError as failed:
-        raise ClusterError(f"{failed}\n\nWhat the operator says:\n{target.operator_story()}") from failed
+    except ClusterError:
+        print(f"\nWhat the operator says:\n{target.operator_story()}", file=sys.stderr)
+        raise
     print(f"\n✓ Done, {phases}")
     print(next_steps(target))
 

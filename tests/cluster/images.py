@@ -1,6 +1,7 @@
 """The images of this checkout, each built once for its contents and kept as an OCI layout in the cache."""
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -23,15 +24,21 @@ _COMMON = (".dockerignore", "pyproject.toml", "uv.lock", "operator/pyproject.tom
 _RECIPE_VERSION = "1"
 
 
+def inputs(which: str, checkout: Path = CHECKOUT) -> list[Path]:
+    """The files of a checkout that one of our images is built from."""
+    files = [checkout / name for name in (*_COMMON, f"{_FOLDERS[which]}/Dockerfile")]
+    for folder in _SOURCES[which]:
+        files += [path for path in (checkout / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return sorted(files)
+
+
 def key(which: str, checkout: Path = CHECKOUT) -> str:
     """The hash of all that decides what is in an image."""
     if which == MODEL:
         return model_image.key(checkout)
-    files = [checkout / name for name in (*_COMMON, f"{_FOLDERS[which]}/Dockerfile")]
-    for folder in _SOURCES[which]:
-        files += [path for path in (checkout / folder).rglob("*") if path.is_file() and path.suffix != ".pyc"]
     contents = (
-        f"{path.relative_to(checkout)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in sorted(files)
+        f"{path.relative_to(checkout)} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for path in inputs(which, checkout)
     )
     return hash_of([_RECIPE_VERSION, base_image.key(), *contents])
 
@@ -65,8 +72,9 @@ def _ours(which: str, checkout: Path) -> Image:
         with step(f"Building the {which} image"), storage.ours():
             if not storage.has(base.ref):
                 storage.pull(base.oci_dir, base.ref)
-            dockerfile = checkout / _FOLDERS[which] / "Dockerfile"
-            storage.build(dockerfile, checkout, working_name, {"BASE_IMAGE": base.ref})
+            context = _snapshot(which, checkout, storage.scratch / "context", name)
+            dockerfile = context / _FOLDERS[which] / "Dockerfile"
+            storage.build(dockerfile, context, working_name, {"BASE_IMAGE": base.ref})
             store.add(storage.transport(working_name), f"{which}-{name}")
             storage.prune()
             if which == OPERATOR:
@@ -74,6 +82,17 @@ def _ours(which: str, checkout: Path) -> Image:
             store.link(f"{which}-{name}", folder, ref)
 
     return Image(ref, cached(f"image-{which}", name, make))
+
+
+def _snapshot(which: str, checkout: Path, folder: Path, name: str) -> Path:
+    """Copy what an image is built from: an editor may write on while it is built, and its name says what is in it."""
+    for source in inputs(which, checkout):
+        copy = folder / source.relative_to(checkout)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, copy)
+    if key(which, folder) != name:
+        raise ClusterError(f"files of the {which} image changed while they were read; run it again")
+    return folder
 
 
 def _check_size(layers: list[int]) -> None:

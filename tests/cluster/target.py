@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from cluster.host import ClusterError, run
 CHART = Path(__file__).resolve().parents[2] / "charts" / "modelpool"
 RELEASE, SYSTEM_NAMESPACE = "modelpool", "modelpool-system"
 INSTALL_SECONDS = 180
+LINE_CHARS = 300
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Target:
         ]
         try:
             self.helm("upgrade", "--install", RELEASE, CHART, *words)
-        except ClusterError as failed:
-            raise ClusterError(f"{failed}\n{self.operator_story()}") from failed
+        except ClusterError:
+            print(f"\nWhat the operator says:\n{self.operator_story()}", file=sys.stderr)
+            raise
 
     def uninstall(self) -> None:
         """Drain and remove the release; nothing there is fine."""
@@ -77,7 +80,7 @@ class Target:
                 told.append(self.kubectl(*words, *place, timeout=20.0))
             except ClusterError as error:
                 told.append(str(error))
-        return "\n".join(told)
+        return "\n".join(line[:LINE_CHARS] for part in told for line in part.splitlines())
 
 
 def _image(part: str, reference: str) -> list[str]:
