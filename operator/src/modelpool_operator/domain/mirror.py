@@ -121,4 +121,6 @@ def _move(to: WorkerState, told: Iterable[WorkerTransition], now: datetime, *, r
 
 def _as_told(step: WorkerTransition, now: datetime) -> Move:
     reason, message = _REASONS.get(step.to_state, (Reason.ACCEPTED, ""))
+    if step.reason == Reason.REQUESTS_DONE:
+        message = "every request is answered"
     return Move(step.to_state, step.reason or str(reason), step.message or message, now - timedelta(seconds=step.age))
