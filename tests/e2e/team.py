@@ -3,25 +3,37 @@
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Any, Self
 
 import httpx
 from kubernetes import client
 
 from e2e.installation import Installation
 from e2e.invariants import violations
-from e2e.machine import processes_with
+from e2e.machine import metric, processes_with, until
 from e2e.watchers import GROUP, PODS, POOLS, VERSION, WORKERS, Json, Recorder
-
-T = TypeVar("T")
 
 LABEL = "modelpool-e2e"
 MODEL = "minilm"
 #: 256 tokens or more each: the most that the model reads of a text.
 LONG_TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind it at all. " * 16
 MAX_INPUTS = 2048
+
+
+@dataclass(frozen=True)
+class LongRequest:
+    """A request on its way."""
+
+    answer: "Future[httpx.Response]"
+    texts: int
+
+    def assert_answered(self) -> None:
+        """It is answered, or will be, in full."""
+        response = self.answer.result(timeout=180)
+        assert response.status_code == 200, response.text
+        assert len(response.json()["data"]) == self.texts
 
 
 class Team:
@@ -100,17 +112,21 @@ class Team:
                     raise
                 time.sleep(0.1)
 
-    def start(self, call: Callable[..., T], *arguments: Any) -> "Future[T]":
-        """Do something beside the test, such as a request that takes long."""
-        return self._threads.submit(call, *arguments)
-
-    def texts_for(self, worker: str, seconds: float) -> list[str]:
-        """So many long texts that the worker needs about that long for them in one request, by a measurement."""
-        self.embed(worker, LONG_TEXT)
+    def begin_long_request(self, worker: str, seconds: float) -> "LongRequest":
+        """Start one request that takes about that long by a measurement; returns once the worker is at it."""
+        self.embed(worker, LONG_TEXT).raise_for_status()
         began = time.monotonic()
         self.embed(worker, *[LONG_TEXT] * 8).raise_for_status()
         each = (time.monotonic() - began) / 8
-        return [LONG_TEXT] * min(MAX_INPUTS, max(8, round(seconds / each)))
+        texts = [LONG_TEXT] * min(MAX_INPUTS, max(8, round(seconds / each)))
+        answer = self._threads.submit(self.embed, worker, *texts)
+        address = self.address(worker)
+        until(lambda: metric(address, "modelpool_worker_pending_requests") == 1, "the request is admitted", 30)
+        return LongRequest(answer, len(texts))
+
+    def address(self, worker: str) -> str:
+        """The address of a worker's pod."""
+        return str(self.core.read_namespaced_pod(self.pod_name(worker), self.namespace).status.pod_ip)
 
     # What an observer sees
 

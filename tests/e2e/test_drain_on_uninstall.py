@@ -16,14 +16,11 @@ def test_drain_on_uninstall(team: Team):
     team.pool()
     team.worker("minilm")
     team.recorder.until_state("minilm", "Ready")
-    texts = team.texts_for("minilm", seconds=6)
-    mark = team.recorder.mark()
-    answer = team.start(team.embed, "minilm", *texts)
-    team.recorder.until_state("minilm", "Processing", after=mark)
+    request = team.begin_long_request("minilm", seconds=6)
 
     team.installation.uninstall()
 
-    assert answer.result().status_code == 200
+    request.assert_answered()
     team.recorder.catch_up()
     assert team.recorder.states("minilm")[-2:] == ["Evicting", "Dead"]
     assert all(version.gone for version in [team.recorder.versions(PODS)[-1]])

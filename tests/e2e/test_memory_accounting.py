@@ -1,10 +1,8 @@
 """The pool's books, seen by an observer who misses no version of them."""
 
-import re
-
-import httpx
 import pytest
 
+from e2e.machine import metric
 from e2e.team import Team
 from e2e.watchers import POOLS
 
@@ -31,17 +29,9 @@ def test_memory_accounting(team: Team):
     ].count(0) > 0
     assert team.pool_status()["evicted"] == {"IdleEviction": 1, "ModelLoadFailed": 1}
     assert team.recorder.states("minilm")[-2:] == ["Evicting", "Dead"]
-    assert metric(team, "modelpool_pool_reserved_memory_mib", namespace=team.namespace, pool="pool") == 0
+    (operator,) = team.installation.operator_pods()
+    labels = {"namespace": team.namespace, "pool": "pool"}
+    assert metric(operator.status.pod_ip, "modelpool_pool_reserved_memory_mib", **labels) == 0
     team.assert_nothing_left_of("broken")
     team.assert_nothing_left_of("minilm")
     team.assert_invariants()
-
-
-def metric(team: Team, name: str, **labels: str) -> float:
-    """The value that the operator's own metrics show."""
-    (pod,) = team.installation.operator_pods()
-    text = httpx.get(f"http://{pod.status.pod_ip}:8080/metrics", trust_env=False).raise_for_status().text
-    for line in text.splitlines():
-        if line.startswith(name) and all(f'{label}="{value}"' in line for label, value in labels.items()):
-            return float(re.split(r"\s+", line)[-1])
-    raise AssertionError(f"expected the operator to show {name}{labels}; it shows:\n{text}")

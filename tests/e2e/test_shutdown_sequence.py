@@ -13,24 +13,18 @@ def test_shutdown_sequence(team: Team, record_property):
     team.pool()
     team.worker("minilm")
     team.recorder.until_state("minilm", "Ready")
-    texts = team.texts_for("minilm", seconds=8)
-    team.recorder.until_now("modelworkers", "minilm", lambda seen: seen.status["state"] == "Ready", "Ready again")
-    mark = team.recorder.mark()
-    answer = team.start(team.embed, "minilm", *texts)
-    team.recorder.until_state("minilm", "Processing", after=mark)
-    pod = team.core.read_namespaced_pod(team.pod_name("minilm"), team.namespace)
+    request = team.begin_long_request("minilm", seconds=8)
+    address = team.address("minilm")
 
     team.change("minilm", shutdown=True)
     team.recorder.until_state("minilm", "Evicting")
-    assert not answer.done(), "expected the request to be in flight still"
-    late = ask(f"http://{pod.status.pod_ip}:8080", "one more")
+    assert not request.answer.done(), "expected the request to be in flight still"
+    late = ask(f"http://{address}:8080", "one more")
     assert late.status_code == 503
     assert late.headers["X-Modelpool-State"] == "Evicting"
     assert int(late.headers["Retry-After"]) > 0
 
-    response = answer.result(timeout=120)
-    assert response.status_code == 200, response.text
-    assert len(response.json()["data"]) == len(texts)
+    request.assert_answered()
     dead = team.recorder.until_state("minilm", "Dead")
     assert dead.status["reason"] == "Shutdown"
     assert team.recorder.states("minilm")[-3:] == ["Processing", "Evicting", "Dead"]
@@ -46,6 +40,6 @@ def test_shutdown_sequence(team: Team, record_property):
     assert set(ends) == {0}, "the process ends with 0 after it agreed to go"
     team.assert_nothing_left_of("minilm")
 
-    gone = team.recorder.until_gone(PODS, pod.metadata.name)
+    gone = team.recorder.until_gone(PODS, team.pod_name("minilm"))
     empty = next(each for each in team.recorder.versions(POOLS) if each.number > gone.number)
     record_property("pod gone to ledger released, seconds", round(empty.at - gone.at, 3))

@@ -102,6 +102,11 @@ class Recorder:
         """What ``status.reserved.memoryMiB`` of a pool was, in order, each run of the same number once."""
         return _runs((version.status.get("reserved") or {}).get("memoryMiB") for version in self.versions(POOLS, pool))
 
+    def holders(self, pool: str) -> list[list[str]]:
+        """The workers that the ledger of a pool named, in order, each run of the same ones once."""
+        ledgers = (version.status.get("ledger") or {} for version in self.versions(POOLS, pool))
+        return _runs(sorted(entry["name"] for entry in ledger.values()) for ledger in ledgers)
+
     def story(self) -> str:
         """What happened, a line for each change that a person would call one."""
         lines, last = [], dict[tuple[str, str], str]()
