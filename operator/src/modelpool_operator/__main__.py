@@ -38,10 +38,11 @@ async def run(settings: OperatorSettings) -> None:
                 stop_flag=stop,
             )
         finally:
-            if work.done() and not work.cancelled():
-                work.result()  # it never ends by itself: raise what ended it
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            (ended,) = await asyncio.gather(work, return_exceptions=True)
+            await controller.close()
+            if isinstance(ended, Exception):
+                raise ended  # it never ends by itself
     finally:
         server.shutdown()
         await client.close()

@@ -94,18 +94,19 @@ class Controller:
         )
 
     async def run(self) -> None:
-        """Run until cancelled; give the Lease up at the end."""
+        """Run until cancelled; then ``close``."""
         jobs: list[Coroutine[Any, Any, None]] = [self.elector.run(), self._sweeper.run(), self._tick()]
         jobs += [self._work() for _ in range(self._settings.reconcile_workers)]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for job in jobs:
-                    group.create_task(job)
-        finally:
-            await self._pingers.close()
-            await self._worker_client.close()
-            with contextlib.suppress(ApiError):
-                await self.elector.release()
+        async with asyncio.TaskGroup() as group:
+            for job in jobs:
+                group.create_task(job)
+
+    async def close(self) -> None:
+        """Stop all pings and give the Lease up. Apart from ``run``, whose cancellation may come more than once."""
+        await self._pingers.close()
+        await self._worker_client.close()
+        with contextlib.suppress(ApiError):
+            await self.elector.release()
 
     def worker_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
         """Take a watch event of a ModelWorker."""

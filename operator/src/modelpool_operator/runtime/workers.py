@@ -64,6 +64,8 @@ class WorkerReconciler:
         self._monotonic = monotonic
         self._flipped: dict[str, float] = {}
         self._gauged: dict[str, float] = {}
+        #: workers that were told of a foreign Service of their name
+        self._refused_service: set[str] = set()
 
     async def reconcile(self, key: Key) -> None:
         """Bring one worker as far as it can go now."""
@@ -126,6 +128,7 @@ class WorkerReconciler:
         self._knowledge.forget_worker(worker.uid)
         self._flipped.pop(worker.uid, None)
         self._gauged.pop(worker.uid, None)
+        self._refused_service.discard(worker.uid)
         self._ask_pool((worker.namespace, worker.spec.pool))
 
     async def _carry_out(self, seen: Seen, plan: Plan) -> tuple[WorkerView, bool]:
@@ -296,8 +299,8 @@ class WorkerReconciler:
             return await self._patch(worker, {}, status={"endpoint": endpoint(worker)}), True
         self._again(worker.key, 30.0)
         note = f"a Service {worker.name} that is not ours stands in the way; rename one, or set spec.service: false"
-        if worker.status.get("endpoint") is None and worker.uid not in self._gauged:
-            self._gauged[worker.uid] = self._monotonic()
+        if worker.uid not in self._refused_service:
+            self._refused_service.add(worker.uid)
             await self._event(worker, "ServiceNameTaken", "EnsureService", note, warning=True)
         return worker, False
 
