@@ -1,0 +1,27 @@
+"""What holds for every test run."""
+
+import os
+import sys
+
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave at once where torch was loaded: its compiler complains about its own leaks when the interpreter ends.
+
+    That would push pytest's closing line out of sight. Everything of ours has been closed and reported by now.
+    """
+    if "torch" not in sys.modules or hasattr(config, "workerinput"):
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(_exit_status[0]))
+
+
+_exit_status: list[int] = [int(pytest.ExitCode.INTERNAL_ERROR)]
+
+
+def pytest_sessionfinish(exitstatus: int | pytest.ExitCode) -> None:
+    """Remember how the run ended."""
+    _exit_status[0] = int(exitstatus)
