@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import binaries, current, images, preflight
-from cluster.host import ClusterError
+from cluster.host import ClusterError, is_root
 from cluster.progress import elapsed_text, step
 from cluster.real import Cluster
 from cluster.story import Story
@@ -242,6 +242,8 @@ def down(choice: str) -> None:
 def shell() -> int:
     """A shell inside the cluster's network."""
     cluster = Cluster(CLUSTER)
+    if not is_root() or not cluster.running():
+        raise ClusterError("make shell needs root and the running cluster of the demo; start it with: make demo")
     os.environ["PS1"] = f"({CLUSTER}) \\w $ "
     return cluster.execute([os.environ.get("SHELL", "/bin/sh")])
 

@@ -42,7 +42,7 @@ def obstacles(machine: Machine) -> list[str]:
         return [f"it needs Linux, this is {machine.system}"]
     found = []
     if not machine.root:
-        found.append("it needs root (network namespaces, mounts, control groups), for example: sudo make demo")
+        found.append("it needs root (network namespaces, mounts, control groups), by sudo for example")
     if machine.machine not in MACHINES:
         found.append(f"it runs on {' and '.join(MACHINES)}, this is {machine.machine}")
     if machine.memory < MEMORY_BYTES:
@@ -129,7 +129,7 @@ def _has_overlay() -> bool:
 
 def require(what: str, other_way: str, cluster: str) -> None:
     """End the program with the sentence when the cluster of that name cannot run here."""
-    if Cluster(cluster).running():
+    if is_root() and Cluster(cluster).running():
         return
     found = obstacles(this_machine(cluster))
     if found:
