@@ -49,6 +49,7 @@ class Controller:
         self._queue: KeyedQueue[Task] = KeyedQueue()
         self._worker_client = WorkerClient()
         self.knowledge = Knowledge()
+        self._listed = False
         tokens = Tokens(client)
         self._pingers = Pingers(self.knowledge, self._worker_client, tokens, self._add_worker)
         self._workers = WorkerReconciler(
@@ -196,6 +197,11 @@ class Controller:
 
     def _swept(self, workers: set[Key], pools: set[Key], pods: set[Key]) -> None:
         del pools
+        if not self._listed:
+            # what the watches showed before the first list was complete has been passed over: look at everything
+            self._listed = True
+            self._everything()
+            return
         for key in workers:
             self._add_worker(key)
         gone = {key for key in pods if self.knowledge.pods.get(key) is None}
