@@ -86,14 +86,20 @@ class Team:
         """What kubectl prints in this namespace."""
         return self.installation.kubectl(f"--namespace={self.namespace}", *words, stdin=stdin)
 
-    def events(self, worker: str) -> list[tuple[str, str]]:
-        """(type, reason) of the Events about a worker, oldest first."""
-        found = self.core.list_namespaced_event(
-            self.namespace, field_selector=f"involvedObject.kind=ModelWorker,involvedObject.name={worker}"
-        ).items
-        return [
-            (each.type, each.reason) for each in sorted(found, key=lambda each: int(each.metadata.resource_version))
-        ]
+    def events(self, worker: str, last: str) -> list[tuple[str, str]]:
+        """(type, reason) of the Events about a worker, oldest first, once there is one of the reason ``last``.
+
+        An Event is written after the status that it is about, so it comes a moment later.
+        """
+        about = f"involvedObject.kind=ModelWorker,involvedObject.name={worker}"
+
+        def told() -> list[tuple[str, str]]:
+            found = self.core.list_namespaced_event(self.namespace, field_selector=about).items
+            found.sort(key=lambda each: int(each.metadata.resource_version))
+            moves = [(each.type, each.reason) for each in found]
+            return moves if last in [f"{each.reason}/{each.action}" for each in found] else []
+
+        return until(told, f"an Event {last} about {worker}", 20)
 
     # What a client does
 

@@ -35,12 +35,11 @@ def test_crash_loop(team: Team):
     team.recorder.until_state("waiting", "Ready")
     team.recorder.until_state("dying", "Dead")
     assert team.embed("waiting", "here at last").status_code == 200
-    team.recorder.catch_up()
     holders = [each for each in team.recorder.holders("pool") if each]
     assert holders == [["dying"], ["waiting"]], "released once, then reserved once"
     assert team.pool_status()["evicted"] == {"CrashLoopBackOff": 1}
     assert set(team.pool_status()["ledger"]) == {team.worker_uid("waiting")}
-    assert ("Warning", "CrashLoopBackOff") in team.events("dying")
+    assert ("Warning", "CrashLoopBackOff") in team.events("dying", last="CrashLoopBackOff/Failed")
     team.assert_nothing_left_of("dying")
 
 

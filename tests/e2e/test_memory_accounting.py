@@ -20,7 +20,6 @@ def test_memory_accounting(team: Team):
     team.worker("minilm", memory="8Gi", template=SMALL)
     team.recorder.until_state("minilm", "Dead")
 
-    team.recorder.catch_up()
     assert team.recorder.reserved("pool") == [0, 8192, 0, 8192, 0]
     assert [
         (version.status.get("available") or {}).get("memoryMiB")

@@ -28,7 +28,6 @@ def test_shutdown_sequence(team: Team, record_property):
     dead = team.recorder.until_state("minilm", "Dead")
     assert dead.status["reason"] == "Shutdown"
     assert team.recorder.states("minilm")[-3:] == ["Processing", "Evicting", "Dead"]
-    team.recorder.catch_up()
     assert team.recorder.reserved("pool") == [0, 2048, 0]
     assert team.pool_status()["evicted"] == {"Shutdown": 1}
     ends = [

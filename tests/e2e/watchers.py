@@ -76,7 +76,7 @@ class Recorder:
                 each.stop()
                 thread.join(0.2)
 
-    # What was seen
+    # What was seen; the questions about "now" and "so far" are answered once the recording has caught up
 
     def mark(self) -> int:
         """A point in the recording, for ``until(…, after=…)``."""
@@ -90,20 +90,24 @@ class Recorder:
 
     def latest(self, kind: str, name: str) -> Json:
         """The object as it is, or as it last was; fails where there has never been one."""
+        self.catch_up()
         found = self.versions(kind, name)
         assert found, f"there has never been an object {name} among the {kind}"
         return found[-1].body
 
     def states(self, worker: str) -> list[str]:
         """The states of a worker in order, each run of the same state once."""
+        self.catch_up()
         return _runs(version.status.get("state") for version in self.versions(WORKERS, worker))
 
     def reserved(self, pool: str) -> list[int]:
         """What ``status.reserved.memoryMiB`` of a pool was, in order, each run of the same number once."""
+        self.catch_up()
         return _runs((version.status.get("reserved") or {}).get("memoryMiB") for version in self.versions(POOLS, pool))
 
     def holders(self, pool: str) -> list[list[str]]:
         """The workers that the ledger of a pool named, in order, each run of the same ones once."""
+        self.catch_up()
         ledgers = (version.status.get("ledger") or {} for version in self.versions(POOLS, pool))
         return _runs(sorted(entry["name"] for entry in ledger.values()) for ledger in ledgers)
 
