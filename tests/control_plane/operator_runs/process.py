@@ -43,17 +43,15 @@ class OperatorProcess:
         return self
 
     def kill(self) -> None:
-        """End it as a lost node would: no word, no clean-up."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(30)
-            self._process = None
+        """End it as a lost node would: no word, no clean-up. May be called from any thread."""
+        if (process := self._process) is not None:
+            process.kill()
+            process.wait(30)
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(30)
-            self._process = None
+        if (process := self._process) is not None:
+            process.terminate()
+            process.wait(30)
 
     @property
     def running(self) -> bool:

@@ -176,11 +176,10 @@ class World:
 
     def check(self, *, over_budget: bool = False) -> None:
         """What the observer saw keeps every promise."""
-        for name in ("default",):
-            pool = self.get(name, names.MODEL_POOLS)
-            if pool is not None:
-                version = int(pool["metadata"]["resourceVersion"])
-                until(lambda: self.recorder.of(self.namespace, "pool")[-1].version >= version, "the record is complete")
+        pool = self.get("default", names.MODEL_POOLS)
+        if pool is not None:
+            version = int(pool["metadata"]["resourceVersion"])
+            until(lambda: self.recorder.of(self.namespace, "pool")[-1].version >= version, "the record is complete")
         check(self.recorder.of(self.namespace), over_budget=over_budget)
 
 

@@ -1,0 +1,139 @@
+"""Two operators that both believe to lead, and the Lease that keeps it from happening."""
+
+import asyncio
+import os
+
+import pytest
+
+from control_plane.operator_runs.process import HOME, OperatorProcess
+from control_plane.operator_runs.site import until
+from modelpool_operator.kube.client import KubeClient
+from modelpool_operator.runtime.leader import Elector
+
+pytestmark = pytest.mark.control_plane
+
+NAMES = [f"w{number}" for number in range(6)]
+
+
+def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each(site, world, tmp_path):
+    """Each has a Lease of its own, so nothing but the preconditions of their writes holds them apart."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    config, where = site.cluster.kubeconfig, [world.namespace]
+    with (
+        OperatorProcess(tmp_path / "a", config, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
+        OperatorProcess(tmp_path / "b", config, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
+    ):
+        for each in (first, second):
+            until(lambda each=each: "lease.taken" in each.log.read_text(), "both lead")
+        world.pool(memory="4Gi")
+        for name in NAMES:
+            world.worker(name)
+        until(lambda: len(world.ledger()) == 4, "four reservations", 40)
+        served = [entry["name"] for entry in world.ledger().values()]
+        for name in served:
+            world.reaches("Ready", name, 40)
+        for name in NAMES:
+            world.patch(name, {"shutdown": True})
+        for name in NAMES:
+            assert world.reaches("Dead", name, 40)["reason"] == "Shutdown"
+        until(world.settled, "all is given back")
+    assert max(world.recorder.reserved(world.namespace)) == 4096
+    assert world.pool_status().get("ledgerRepairs", 0) == 0
+    assert world.pool_status()["evicted"] == {"Shutdown": 4}
+    world.check()
+    for each in (first, second):
+        each.assert_clean()
+
+
+def test_a_standby_takes_over_when_the_leader_is_lost_and_finishes_what_it_began(site, world, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    config, where, lease = site.cluster.kubeconfig, [world.namespace], f"{world.namespace}-lease"
+    with (
+        OperatorProcess(tmp_path / "a", config, where, LEASE_NAME=lease, POD_NAME="a") as first,
+        OperatorProcess(tmp_path / "b", config, where, LEASE_NAME=lease, POD_NAME="b") as second,
+    ):
+        until(lambda: "lease.taken" in first.log.read_text() + second.log.read_text(), "one leads")
+        leads = first if "lease.taken" in first.log.read_text() else second
+        standby = second if leads is first else first
+        world.pool()
+        world.worker()
+        world.reaches("Ready")
+        assert "lease.taken" not in standby.log.read_text()
+        world.patch("w", {"shutdown": True})
+        leads.kill()
+        assert world.reaches("Dead", seconds=40)["reason"] == "Shutdown"
+        assert world.settled()
+    world.check()
+    for each in (first, second):
+        each.assert_clean()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_lease_is_judged_by_what_was_observed_and_never_by_what_is_written_in_it(site, world, monkeypatch):
+    """Two electors on a real Lease, each with a clock that only the test moves."""
+    monkeypatch.setitem(os.environ, "KUBECONFIG", str(site.cluster.kubeconfig))
+
+    async def run() -> None:
+        client = await KubeClient.connect()
+        a_clock, b_clock = Clock(), Clock()
+        a = Elector(client, HOME, f"{world.namespace}-l", "a", 10.0, monotonic=a_clock)
+        b = Elector(client, HOME, f"{world.namespace}-l", "b", 10.0, monotonic=b_clock)
+        try:
+            await a.attempt()
+            await b.attempt()
+            assert (a.is_leader, b.is_leader) == (True, False)
+
+            # renewed in time: the standby's wait begins anew with every change that it sees
+            for _ in range(3):
+                a_clock.now += 7.0
+                b_clock.now += 7.0
+                assert a.is_leader
+                await a.attempt()
+                await b.attempt()
+                assert (a.is_leader, b.is_leader) == (True, False)
+
+            # not renewed: the leader steps back by itself before anybody may follow
+            a_clock.now += 8.0
+            b_clock.now += 9.9
+            await b.attempt()
+            assert (a.is_leader, b.is_leader) == (False, False)
+            b_clock.now += 0.2
+            await b.attempt()
+            assert (a.is_leader, b.is_leader) == (False, True)
+
+            # the old leader wakes up: its next attempt tells it
+            await a.attempt()
+            assert (a.is_leader, b.is_leader) == (False, True)
+
+            # given up: no waiting
+            await b.release()
+            await a.attempt()
+            assert (a.is_leader, b.is_leader) == (True, False)
+        finally:
+            await client.close()
+
+    asyncio.run(run())
+
+
+def test_of_two_that_try_in_the_same_instant_one_gets_the_lease(site, world, monkeypatch):
+    monkeypatch.setitem(os.environ, "KUBECONFIG", str(site.cluster.kubeconfig))
+
+    async def run() -> list[bool]:
+        client = await KubeClient.connect()
+        electors = [Elector(client, HOME, f"{world.namespace}-race", f"e{number}", 10.0) for number in range(8)]
+        try:
+            await asyncio.gather(*(elector.attempt() for elector in electors))
+            return [elector.is_leader for elector in electors]
+        finally:
+            await client.close()
+
+    assert sum(asyncio.run(run())) == 1
