@@ -28,9 +28,15 @@ async def run(settings: OperatorSettings) -> None:
         stop = asyncio.Event()
         work = asyncio.create_task(controller.run(), name="controller")
         work.add_done_callback(lambda _: stop.set())
+
+        async def end() -> None:
+            work.cancel()
+            await asyncio.wait([work])
+            await controller.close()
+
         try:
             await kopf.operator(
-                registry=build_registry(controller),
+                registry=build_registry(controller, end),
                 standalone=True,
                 clusterwide=not settings.watch_namespaces,
                 namespaces=settings.watch_namespaces,
@@ -38,11 +44,9 @@ async def run(settings: OperatorSettings) -> None:
                 stop_flag=stop,
             )
         finally:
-            work.cancel()
-            (ended,) = await asyncio.gather(work, return_exceptions=True)
-            await controller.close()
-            if isinstance(ended, Exception):
-                raise ended  # it never ends by itself
+            await end()
+            if not work.cancelled() and (error := work.exception()) is not None:
+                raise error  # it never ends by itself
     finally:
         server.shutdown()
         await client.close()

@@ -44,7 +44,7 @@ class Recorder:
 
     async def _watch(self, kind: str, path: str) -> None:
         # right after its CRD is established a kind may not be served yet
-        while (listed := await self._api.get(path)).status_code != httpx.codes.OK:
+        while (listed := await self._api.get(path)).status_code != httpx.codes.OK:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         version = listed.json()["metadata"]["resourceVersion"]
         while True:

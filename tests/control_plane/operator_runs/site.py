@@ -228,14 +228,13 @@ def running_site(cluster: ControlPlane, api: client.ApiClient, folder: Path) -> 
             jobs = [asyncio.create_task(kubelet.run()), asyncio.create_task(recorder.run())]
             started.append((kubelet, recorder))
             ready.set()
-            while not stop.is_set() and not any(job.done() for job in jobs):
+            while not stop.is_set() and not any(job.done() for job in jobs):  # noqa: ASYNC110 - another thread's event
                 await asyncio.sleep(0.1)
             for job in jobs:
                 if not job.done():
                     job.cancel()
-            for result in await asyncio.gather(*jobs, return_exceptions=True):
-                if isinstance(result, Exception):
-                    failures.append(result)
+            results = await asyncio.gather(*jobs, return_exceptions=True)
+            failures.extend(result for result in results if isinstance(result, Exception))
 
     def main() -> None:
         try:

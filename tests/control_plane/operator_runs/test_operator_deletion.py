@@ -120,7 +120,8 @@ def test_a_finalizer_taken_off_by_force_loses_no_charge_and_the_successor_waits_
         assert list(world.ledger()) == [old["metadata"]["uid"]]
     finally:
         world.kubelet.holding.discard(world.namespace)
-    world.reaches("Ready")
+    # the garbage collector learns of a new kind only every 30 s
+    world.reaches("Ready", seconds=60)
     assert list(world.ledger()) == [new["metadata"]["uid"]]
 
 

@@ -1,9 +1,12 @@
 """Two operators that both believe to lead, and the Lease that keeps it from happening."""
 
 import asyncio
-import os
+import time
 
 import pytest
+from kubernetes import client
+from kubernetes.aio import client as aio
+from kubernetes.aio import config
 
 from control_plane.operator_runs.process import HOME, OperatorProcess
 from control_plane.operator_runs.site import until
@@ -19,10 +22,10 @@ def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each
     """Each has a Lease of its own, so nothing but the preconditions of their writes holds them apart."""
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    config, where = site.cluster.kubeconfig, [world.namespace]
+    kubeconfig, where = site.cluster.kubeconfig, [world.namespace]
     with (
-        OperatorProcess(tmp_path / "a", config, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
-        OperatorProcess(tmp_path / "b", config, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
+        OperatorProcess(tmp_path / "a", kubeconfig, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
+        OperatorProcess(tmp_path / "b", kubeconfig, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
     ):
         for each in (first, second):
             until(lambda each=each: "lease.taken" in each.log.read_text(), "both lead")
@@ -46,13 +49,29 @@ def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each
         each.assert_clean()
 
 
+def test_an_operator_that_is_stopped_gives_its_lease_up_at_once(site, world, tmp_path):
+    lease = f"{world.namespace}-lease"
+    coordination = client.CoordinationV1Api(site.api)
+    with OperatorProcess(tmp_path, site.cluster.kubeconfig, [world.namespace], LEASE_NAME=lease) as operator:
+        world.pool()
+        world.worker()
+        world.reaches("Ready")
+        began = time.monotonic()
+        operator.stop()
+        took = time.monotonic() - began
+    assert coordination.read_namespaced_lease(lease, HOME).spec.holder_identity in ("", None)
+    assert took < 4, f"it took {took:.1f} s"
+    assert len(world.pods()) == 1
+    operator.assert_clean()
+
+
 def test_a_standby_takes_over_when_the_leader_is_lost_and_finishes_what_it_began(site, world, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    config, where, lease = site.cluster.kubeconfig, [world.namespace], f"{world.namespace}-lease"
+    kubeconfig, where, lease = site.cluster.kubeconfig, [world.namespace], f"{world.namespace}-lease"
     with (
-        OperatorProcess(tmp_path / "a", config, where, LEASE_NAME=lease, POD_NAME="a") as first,
-        OperatorProcess(tmp_path / "b", config, where, LEASE_NAME=lease, POD_NAME="b") as second,
+        OperatorProcess(tmp_path / "a", kubeconfig, where, LEASE_NAME=lease, POD_NAME="a") as first,
+        OperatorProcess(tmp_path / "b", kubeconfig, where, LEASE_NAME=lease, POD_NAME="b") as second,
     ):
         until(lambda: "lease.taken" in first.log.read_text() + second.log.read_text(), "one leads")
         leads = first if "lease.taken" in first.log.read_text() else second
@@ -70,6 +89,12 @@ def test_a_standby_takes_over_when_the_leader_is_lost_and_finishes_what_it_began
         each.assert_clean()
 
 
+async def connected(site):
+    configuration = aio.Configuration()
+    await config.load_kube_config(str(site.cluster.kubeconfig), client_configuration=configuration)
+    return KubeClient(aio.ApiClient(configuration))
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
@@ -78,15 +103,14 @@ class Clock:
         return self.now
 
 
-def test_the_lease_is_judged_by_what_was_observed_and_never_by_what_is_written_in_it(site, world, monkeypatch):
+def test_the_lease_is_judged_by_what_was_observed_and_never_by_what_is_written_in_it(site, world):
     """Two electors on a real Lease, each with a clock that only the test moves."""
-    monkeypatch.setitem(os.environ, "KUBECONFIG", str(site.cluster.kubeconfig))
 
     async def run() -> None:
-        client = await KubeClient.connect()
+        kube = await connected(site)
         a_clock, b_clock = Clock(), Clock()
-        a = Elector(client, HOME, f"{world.namespace}-l", "a", 10.0, monotonic=a_clock)
-        b = Elector(client, HOME, f"{world.namespace}-l", "b", 10.0, monotonic=b_clock)
+        a = Elector(kube, HOME, f"{world.namespace}-l", "a", 10.0, monotonic=a_clock)
+        b = Elector(kube, HOME, f"{world.namespace}-l", "b", 10.0, monotonic=b_clock)
         try:
             await a.attempt()
             await b.attempt()
@@ -119,21 +143,19 @@ def test_the_lease_is_judged_by_what_was_observed_and_never_by_what_is_written_i
             await a.attempt()
             assert (a.is_leader, b.is_leader) == (True, False)
         finally:
-            await client.close()
+            await kube.close()
 
     asyncio.run(run())
 
 
-def test_of_two_that_try_in_the_same_instant_one_gets_the_lease(site, world, monkeypatch):
-    monkeypatch.setitem(os.environ, "KUBECONFIG", str(site.cluster.kubeconfig))
-
+def test_of_two_that_try_in_the_same_instant_one_gets_the_lease(site, world):
     async def run() -> list[bool]:
-        client = await KubeClient.connect()
-        electors = [Elector(client, HOME, f"{world.namespace}-race", f"e{number}", 10.0) for number in range(8)]
+        kube = await connected(site)
+        electors = [Elector(kube, HOME, f"{world.namespace}-race", f"e{number}", 10.0) for number in range(8)]
         try:
             await asyncio.gather(*(elector.attempt() for elector in electors))
             return [elector.is_leader for elector in electors]
         finally:
-            await client.close()
+            await kube.close()
 
     assert sum(asyncio.run(run())) == 1

@@ -3,6 +3,7 @@
 Only ``on.event`` is used: it keeps no state in annotations or finalizers. What a watch misses, the sweep finds.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import kopf
@@ -11,8 +12,8 @@ from modelpool_operator.api import names
 from modelpool_operator.runtime.controller import Controller
 
 
-def build_registry(controller: Controller) -> kopf.OperatorRegistry:
-    """Return the handlers, bound to this controller."""
+def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
+    """Return the handlers, bound to this controller; ``end`` stops it, and is called when kopf stops."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.startup(registry=registry)
@@ -27,6 +28,10 @@ def build_registry(controller: Controller) -> kopf.OperatorRegistry:
         settings.watching.label_selectors["pods"] = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
         settings.networking.request_timeout = 60
         settings.networking.connect_timeout = 10
+
+    @kopf.on.cleanup(registry=registry)
+    async def stop(**_: Any) -> None:
+        await end()  # here, because kopf would wait 5 s for tasks that it does not know
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
