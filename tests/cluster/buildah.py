@@ -12,7 +12,9 @@ PACKAGES = ("buildah", "mmdebstrap", "skopeo", "zstd")
 #: Runs a command so that its mounts and its children end with it, and it ends with us, be we killed.
 CONTAINED = (
     *("setpriv", "--pdeathsig", "KILL"),
-    *("unshare", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--kill-child"),
+    *("unshare", "--mount", "--propagation", "unchanged", "--pid", "--mount-proc", "--kill-child"),
+    # in a chroot the root is no mount, and cannot be made private
+    *("sh", "-c", 'mount --make-rprivate / 2>/dev/null || true; exec "$@"', "sh"),
 )
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: where a RUN finds the host's download cache; a folder that every base image has, so that none is left behind
