@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from cluster.network import NODE_ADDRESS
 
@@ -206,4 +207,10 @@ def private_mounts(paths: NodePaths) -> str:
         file = f"{private}/proc/sys/{name}"
         lines += [f"mkdir -p $(dirname {file})", f"echo {value} > {file}", f"mount --bind {file} /proc/sys/{name}"]
     lines += ["mount --make-rshared /", f"touch {state}/mounted", "exec sleep infinity"]
-    return "\n".join(lines)
+    script = "\n".join(lines)
+    # In a chroot the root is no mount, which kubelet and runc need it to be: there it is bound to a folder and entered.
+    root = state / "root"
+    bound = f"mkdir -p {root} && mount --rbind / {root} && mount --make-rprivate {root}"
+    return (
+        f"mount --make-rprivate / 2>/dev/null || {{ {bound} && exec chroot {root} sh -c {quote(script)}; }}\n{script}"
+    )

@@ -35,7 +35,7 @@ def processes_of(paths: NodePaths, network: NetworkNamespace) -> ProcessGroup:
     group = ProcessGroup(paths.state, prefix=prefix)
     holder = group.recorded().get("mounts")
     if holder is not None:
-        group.prefix = (*prefix, f"--mount=/proc/{holder.pid}/ns/mnt", "--")
+        group.prefix = (*prefix, f"--mount=/proc/{holder.pid}/ns/mnt", f"--root=/proc/{holder.pid}/root", "--")
     return group
 
 
@@ -55,7 +55,7 @@ class Startup:
         cgroups.create(self.cgroup)
         group = processes_of(self.paths, self.network)
         script = node_config.private_mounts(self.paths)
-        group.start("mounts", ["unshare", "--mount", "--propagation", "private", "sh", "-c", script])
+        group.start("mounts", ["unshare", "--mount", "--propagation", "unchanged", "sh", "-c", script])
         self._wait(group, "the mount namespace", (self.paths.state / "mounted").exists, "mounts")
         group = processes_of(self.paths, self.network)
         self._start_runtime(group)
