@@ -9,12 +9,13 @@ from cluster.cache import locked, remove
 from cluster.host import cache_home, run
 
 PACKAGES = ("buildah", "mmdebstrap", "skopeo", "zstd")
+_BIND = "mount --rbind / /mnt && mount --make-rprivate /mnt"
 #: Runs a command so that its mounts and its children end with it, and it ends with us, be we killed.
 CONTAINED = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--propagation", "unchanged", "--pid", "--mount-proc", "--kill-child"),
-    # in a chroot the root is no mount, and cannot be made private
-    *("sh", "-c", 'mount --make-rprivate / 2>/dev/null || true; exec "$@"', "sh"),
+    # In a chroot the root is no mount, which these tools need it to be: there it is bound to a folder and entered.
+    *("sh", "-c", f'mount --make-rprivate / 2>/dev/null || {{ {_BIND} && exec chroot /mnt "$@"; }}; exec "$@"', "sh"),
 )
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 #: where a RUN finds the host's download cache; a folder that every base image has, so that none is left behind

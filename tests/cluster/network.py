@@ -31,7 +31,7 @@ class NetworkNamespace:
     def create(self) -> None:
         """Make it, with loopback and one interface that carries the node's address and leads nowhere."""
         run(["ip", "netns", "add", self.name])
-        inside = ["ip", "-n", self.name]
+        inside = ["nsenter", f"--net={self.path}", "ip"]  # ip -n wants the root to be a mount, which a chroot is not
         run([*inside, "link", "set", "lo", "up"])
         # A bridge without ports: device types made for this, such as dummy, are not in every kernel.
         run([*inside, "link", "add", "eth0", "type", "bridge"])
