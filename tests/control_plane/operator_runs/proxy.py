@@ -89,6 +89,7 @@ class Proxy:
             ready.set()
             await stop.wait()
             await runner.cleanup()
+        await asyncio.sleep(0.2)  # connections over TLS need some turns of the loop to close
 
 
 @contextmanager

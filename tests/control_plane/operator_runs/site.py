@@ -57,6 +57,11 @@ class World:
         body = {**QUICK, **spec}
         return self._create(names.MODEL_POOLS, names.MODEL_POOL, name, body)
 
+    def open_pool(self, **spec: Any) -> None:
+        """Make the pool and wait for its first, empty ledger."""
+        self.pool(**spec)
+        until(lambda: self.pool_status().get("reserved"), "the empty ledger")
+
     def worker(self, name: str = "w", source: str = "file:///serve", **spec: Any) -> Json:
         model = {"name": "m", "capability": "text-embedding", "source": source}
         return self._create(

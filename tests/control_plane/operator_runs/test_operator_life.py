@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.control_plane, pytest.mark.usefixtures("operator")]
 
 
 def test_a_whole_life_is_told_state_by_state_and_charged_exactly(world):
-    world.pool(idleTimeoutSeconds=1, evictAfterSeconds=2)
+    world.open_pool(idleTimeoutSeconds=1, evictAfterSeconds=2)
     world.worker()
     status = world.reaches("Ready")
     assert status["endpoint"] == f"http://w.{world.namespace}:8080"
@@ -83,7 +83,7 @@ def test_a_crash_loop_ends_as_failed_gives_its_room_back_once_and_the_next_one_r
 
 
 def test_a_model_that_can_never_load_fails_at_once(world):
-    world.pool()
+    world.open_pool()
     world.worker(source="file:///never")
     status = world.reaches("Failed")
     assert (status["reason"], status["lastFailure"]["exitCode"]) == ("ModelLoadFailed", 78)
@@ -121,7 +121,7 @@ def test_a_model_that_can_never_load_fails_at_once(world):
     ],
 )
 def test_deadlines_end_what_does_not_come_on_and_give_the_room_back(world, source, limits, reason, states):
-    world.pool(**limits)
+    world.open_pool(**limits)
     world.worker(source=source)
     status = world.reaches("Dead")
     assert status["reason"] == reason
@@ -142,7 +142,7 @@ def test_a_restarted_container_loads_again_and_serves(world):
     assert world.states() == ["Spawning", "Loading", "Ready", "Loading", "Ready"]
     assert status["restarts"] == 1
     assert status["lastFailure"]["exitCode"] == 137
-    assert len(world.recorder.reserved(world.namespace)) == 2
+    assert world.recorder.reserved(world.namespace)[-1] == 1024
     world.check()
 
 
