@@ -206,7 +206,9 @@ class Controller:
             self._add_worker(key)
         gone = {key for key in pods if self.knowledge.pods.get(key) is None}
         for worker in self.knowledge.workers.values():
-            if (worker.namespace, worker.pod_name) in pods or (worker.deleting and not worker.ended):
+            # every one that lives, changed or not: a read in between may have kept the news from it, and a look that
+            # finds nothing to do costs no request
+            if (worker.namespace, worker.pod_name) in pods or worker.deleting or not worker.ended:
                 self._add_worker(worker.key)
         for pool in self.knowledge.pools.values():
             self._add_pool((pool.namespace, pool.name))
