@@ -39,7 +39,7 @@ def start(tmp_path):
             "THREADS": 1,
         } | changes
         env = os.environ | {f"MODELPOOL_{name}": str(value) for name, value in settings.items()}
-        command = [sys.executable, "-m", "modelpool_worker"]
+        command = [sys.executable, "-m", "modelpool_worker.start"]
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         processes.append(process)
         return process
@@ -125,3 +125,23 @@ def test_small_answers_are_sent_at_once():
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), 5):
             pass
+
+
+def test_sigterm_before_the_imports_are_done_ends_it_at_once():
+    """The handler is there before anything heavy is imported; the signal arrives in the middle of that import."""
+    importing = "import os, signal, time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(60); main = None"
+    script = (
+        "import sys, types, importlib.abc, importlib.util\n"
+        "class Slow(importlib.abc.MetaPathFinder, importlib.abc.Loader):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        ours = name == 'modelpool_worker.__main__'\n"
+        "        return importlib.util.spec_from_loader(name, self) if ours else None\n"
+        f"    def exec_module(self, module): exec({importing!r}, module.__dict__)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+        "from modelpool_worker.start import main\n"
+        "main()\n"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
+
+    assert ended.returncode == 143

@@ -399,8 +399,9 @@ def _refusal(seen: Seen) -> tuple[Reason, str] | None:
     return seen.quota
 
 
-def _quota_wait(seen: Seen) -> tuple[str, str]:
-    return _refusal(seen) or (Reason.WAITING_FOR_QUOTA, "the pool has not decided yet")
+def _quota_wait(seen: Seen) -> tuple[str, str] | None:
+    """Return why there is no reservation; None while the pool has not decided: that is not worth a write."""
+    return _refusal(seen)
 
 
 def _service(seen: Seen) -> list[Action]:
