@@ -35,6 +35,7 @@ def worker_conditions(
     pod: PodView | None,
     health: HealthStatus,
     failed: bool,
+    service_taken: bool = False,
 ) -> list[Condition]:
     """Return the conditions; ``quota`` is why there is no reservation, ``failed`` whether the worker ever failed."""
     serving = state in FLIP_STATES
@@ -53,6 +54,9 @@ def worker_conditions(
         found.append(Condition("Healthy", healthy, str(health)))
     else:
         found.append(Condition("Healthy", False, str(state), "the worker does not serve"))
+    if service_taken:  # there only while it is so
+        taken = "a Service of the worker's name that is not ours stands in the way; rename one, or set service: false"
+        found.append(Condition("ServiceReady", False, "ServiceNameTaken", taken))
     return found
 
 

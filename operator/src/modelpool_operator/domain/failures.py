@@ -45,7 +45,8 @@ def container_failure(container: Container, forgiven: int, rules: Rules) -> Fail
     counted = container.failures - forgiven
     if counted <= rules.restart_limit:
         return None
-    why = f"the container ended {counted} time{'s' if counted != 1 else ''}, more than the limit of {rules.restart_limit} restarts"
+    times = "once" if counted == 1 else f"{counted} times"
+    why = f"the container ended {times}, more than the limit of {rules.restart_limit} restarts"
     if ended.reason == "OOMKilled":
         hint = "; give the worker more memory (spec.memory, or spec.template.resources.limits.memory)"
         return _ended(Reason.OOM_KILLED, ended, why + ", killed for using more memory than its limit" + hint)

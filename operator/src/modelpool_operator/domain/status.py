@@ -26,6 +26,7 @@ def status_fields(
     entry: Entry | None,
     quota: tuple[Reason, str] | None,
     health: HealthStatus,
+    service_taken: bool,
     moves: Sequence[Move],
     failure: Failure | None,
     waiting: tuple[str, str] | None,
@@ -55,7 +56,15 @@ def status_fields(
     wanted["conditions"] = conditions.merged(
         worker.status.get("conditions") or (),
         conditions.worker_conditions(
-            state, reason, message, charged=charged, quota=quota, pod=pod, health=health, failed=failed
+            state,
+            reason,
+            message,
+            charged=charged,
+            quota=quota,
+            pod=pod,
+            health=health,
+            failed=failed,
+            service_taken=service_taken,
         ),
         generation=worker.generation,
         now=now,

@@ -55,6 +55,8 @@ class Seen:
     room_wanted: Reason | None = None
     #: it refused to be evicted even by force
     deaf: bool = False
+    #: a Service of its name is there and belongs to somebody else
+    service_taken: bool = False
 
     @property
     def rules(self) -> Rules:
@@ -113,6 +115,7 @@ def plan_worker(seen: Seen, now: datetime) -> Plan:
             entry=seen.entry,
             quota=_refusal(seen),
             health=seen.health_status,
+            service_taken=seen.service_taken,
             moves=draft.moves,
             failure=draft.failure,
             waiting=draft.waiting,

@@ -24,6 +24,8 @@ class ObjectCache(Generic[V]):
 
     parse: Callable[[dict[str, Any]], V]
     _items: dict[Key, tuple[str, int, V]] = field(default_factory=dict)
+    #: per key the latest version that whoever is responsible for the object was told of
+    _told: dict[Key, tuple[str, int]] = field(default_factory=dict)
     complete: bool = False
 
     def get(self, key: Key) -> V | None:
@@ -35,15 +37,21 @@ class ObjectCache(Generic[V]):
         """Iterate over all objects as last seen."""
         return iter([item[2] for item in self._items.values()])
 
-    def observe(self, obj: dict[str, Any]) -> bool:
-        """Take an object that was read or written; return whether it is news. Older views of it change nothing."""
+    def observe(self, obj: dict[str, Any], *, tell: bool = True) -> bool:
+        """Take an object that was read or written; older views of it change nothing.
+
+        Returns whether it is news for whoever is responsible for the object; the caller tells him, or is he. With
+        ``tell`` false it is neither: the read refreshes what is held and leaves the news to the watch or the sweep.
+        """
         meta = obj["metadata"]
         key, uid, version = (meta["namespace"], meta["name"]), meta["uid"], _version(obj)
-        known = self._items.get(key)
-        if known is not None and known[0] == uid and 0 < version <= known[1]:
-            return False
-        self._items[key] = (uid, version, self.parse(obj))
-        return True
+        known, told = self._items.get(key), self._told.get(key)
+        if known is None or known[0] != uid or version == 0 or version > known[1]:
+            self._items[key] = (uid, version, self.parse(obj))
+        news = told is None or told[0] != uid or version == 0 or version > told[1]
+        if tell and news:
+            self._told[key] = (uid, version)
+        return news
 
     def forget(self, key: Key, uid: str | None = None) -> bool:
         """Drop an object that is gone; one of the same name and another uid stays."""
@@ -51,6 +59,7 @@ class ObjectCache(Generic[V]):
         if known is None or (uid is not None and known[0] != uid):
             return False
         del self._items[key]
+        self._told.pop(key, None)
         return True
 
     def replace(self, objects: Iterable[dict[str, Any]], listed_at: set[Key]) -> set[Key]:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError, NotFoundError
-from modelpool_operator.domain.objects import PoolView
 from modelpool_operator.domain.pods import ImageSettings
 from modelpool_operator.domain.worker_plan import idle_eviction_due
 from modelpool_operator.kube.client import KubeClient
@@ -37,6 +36,8 @@ Task = tuple[Kind, str, str]
 _RECONCILE_SECONDS: Final = 120.0
 #: With work waiting and none finished for so long, the operator is stuck, seconds.
 _STUCK_SECONDS: Final = 180.0
+#: Everything is looked at this often, changed or not, seconds.
+_RESYNC_SECONDS: Final = 60.0
 
 
 class Controller:
@@ -50,6 +51,10 @@ class Controller:
         self._worker_client = WorkerClient()
         self.knowledge = Knowledge()
         self._listed = False
+        self._resynced = time.monotonic()
+        self._passed_over: set[Task] = set()
+        #: per pool the house rules that its workers were told of: uid, generation, deleting
+        self._rules: dict[Key, tuple[str, int, bool]] = {}
         tokens = Tokens(client)
         self._pingers = Pingers(self.knowledge, self._worker_client, tokens, self._add_worker)
         self._workers = WorkerReconciler(
@@ -122,16 +127,13 @@ class Controller:
     def pool_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
         """Take a watch event of a ModelPool."""
         key = _key(obj)
-        known = self.knowledge.pools.get(key)
         if deleted:
             if self.knowledge.pools.forget(key, obj["metadata"]["uid"]):
+                self._rules.pop(key, None)
                 self._pool_changed(key)
         elif _observe(self.knowledge.pools, obj):
-            now = self.knowledge.pools.get(key)
-            if known is None or now is None or _house_rules_differ(known, now):
-                self._pool_changed(key)
-            else:
-                self._add_pool(key)
+            self._add_pool(key)
+        self._tell_workers(key)
 
     def pod_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
         """Take a watch event of a worker's pod."""
@@ -163,7 +165,8 @@ class Controller:
     async def _one(self, task: Task) -> None:
         kind, key = task[0], (task[1], task[2])
         if not self.elector.is_leader or not self.knowledge.complete:
-            return  # whoever takes the Lease, or completes the first list, looks at everything
+            self._passed_over.add(task)
+            return
         result = "success"
         with self._metrics.reconcile_seconds.labels(kind).time():
             try:
@@ -184,10 +187,21 @@ class Controller:
         """The maintenance pass: workers that may be due for eviction are looked at, even if nothing else moved."""
         while True:
             await asyncio.sleep(self._settings.maintenance_seconds)
+            self._take_up()
             now = self._client.clock.now()
             for worker in self.knowledge.workers.values():
                 if worker.uid in self.knowledge.pongs and idle_eviction_due(self.knowledge.see(worker), now):
                     self._add_worker(worker.key)
+
+    def _take_up(self) -> None:
+        """Look at what was passed over while the Lease was not ours or the first list not complete.
+
+        The Lease may lapse and be renewed between two looks at it, so this does not wait to be told.
+        """
+        if self.elector.is_leader and self.knowledge.complete:
+            passed_over, self._passed_over = self._passed_over, set()
+            for task in passed_over:
+                self._queue.add(task)
 
     def _everything(self) -> None:
         for worker in self.knowledge.workers.values():
@@ -206,14 +220,24 @@ class Controller:
             self._add_worker(key)
         gone = {key for key in pods if self.knowledge.pods.get(key) is None}
         for worker in self.knowledge.workers.values():
-            # every one that lives, changed or not: a read in between may have kept the news from it, and a look that
-            # finds nothing to do costs no request
-            if (worker.namespace, worker.pod_name) in pods or worker.deleting or not worker.ended:
+            if (worker.namespace, worker.pod_name) in pods or worker.deleting:
                 self._add_worker(worker.key)
         for pool in self.knowledge.pools.values():
             self._add_pool((pool.namespace, pool.name))
+            self._tell_workers((pool.namespace, pool.name))
+        if time.monotonic() - self._resynced >= _RESYNC_SECONDS:
+            self._resynced = time.monotonic()
+            self._everything()  # the last line of defence: a look that finds nothing to do costs no request
         if gone:
             _log.info("sweep.pods-gone", count=len(gone))
+
+    def _tell_workers(self, key: Key) -> None:
+        """Have a pool's workers looked at where its house rules are others than they were told before."""
+        pool = self.knowledge.pools.get(key)
+        rules = (pool.uid, pool.generation, pool.deleting) if pool else None
+        if rules is not None and self._rules.get(key) != rules:
+            self._rules[key] = rules
+            self._pool_changed(key)
 
     def _pool_changed(self, key: Key) -> None:
         """The budget or the house rules are others now: every worker of the pool may be concerned."""
@@ -245,10 +269,6 @@ async def wait_for_crds(client: KubeClient, patience: float = 5.0) -> None:
         else:
             return
         await asyncio.sleep(patience)
-
-
-def _house_rules_differ(old: PoolView, new: PoolView) -> bool:
-    return (old.uid, old.generation, old.deleting) != (new.uid, new.generation, new.deleting)
 
 
 def _observe(cache: ObjectCache[Any], obj: dict[str, Any]) -> bool:

@@ -33,6 +33,8 @@ class Knowledge:
     heard: dict[str, float] = field(default_factory=dict)
     #: workers that refused even a forced eviction: they are not asked again
     deaf: set[str] = field(default_factory=set)
+    #: workers whose Service's name belongs to somebody else's Service
+    service_taken: set[str] = field(default_factory=set)
     monotonic: Callable[[], float] = time.monotonic
 
     @property
@@ -81,6 +83,7 @@ class Knowledge:
             cut_off=record.misses > 0 and self.cut_off(),
             room_wanted=self.room_wanted.get(worker.uid),
             deaf=worker.uid in self.deaf,
+            service_taken=worker.uid in self.service_taken,
         )
 
     def pong_now(self, uid: str) -> Pong | None:
@@ -99,6 +102,7 @@ class Knowledge:
         for table in (self.pongs, self.heard, self.health, self.quota, self.room_wanted):
             table.pop(uid, None)
         self.deaf.discard(uid)
+        self.service_taken.discard(uid)
 
 
 #: Server-side filter of the pods that are ours.

@@ -113,6 +113,10 @@ class Pingers:
             except ApiError:
                 await self._sleep(1.0)  # no token to ask with: our trouble, not the worker's
                 continue
+            except Exception:
+                _log.exception("ping.broken", worker=target.key)
+                await self._sleep(1.0)
+                continue
             if uid not in self._targets:
                 return
             self._take(target, result)

@@ -197,7 +197,7 @@ class PoolReconciler:
             pod = await self._read_pod((worker.namespace, worker.pod_name))
             mine = pod is not None and pod.owner_uid == worker.uid and pod.gated and not pod.deleting
             return pod if mine else None
-        self._knowledge.pods.observe(obj)
+        self._knowledge.pods.observe(obj, tell=False)
         return pod_view(obj)
 
     def _after(self, pool: PoolView, change: LedgerChange, began: float) -> None:
@@ -285,7 +285,7 @@ class PoolReconciler:
         except NotFoundError:
             self._knowledge.pods.forget(key)
             return None
-        self._knowledge.pods.observe(obj)
+        self._knowledge.pods.observe(obj, tell=False)
         return pod_view(obj)
 
 

@@ -65,7 +65,6 @@ class WorkerReconciler:
         self._flipped: dict[str, float] = {}
         self._gauged: dict[str, float] = {}
         #: workers that were told of a foreign Service of their name
-        self._refused_service: set[str] = set()
 
     async def reconcile(self, key: Key) -> None:
         """Bring one worker as far as it can go now."""
@@ -117,7 +116,7 @@ class WorkerReconciler:
         await self._read_pod(worker)
         pool = (worker.namespace, worker.spec.pool)
         try:
-            self._knowledge.pools.observe(await self._client.get(paths.pools(*pool)))
+            self._knowledge.pools.observe(await self._client.get(paths.pools(*pool)), tell=False)
         except NotFoundError:
             self._knowledge.pools.forget(pool)
         return worker
@@ -128,7 +127,6 @@ class WorkerReconciler:
         self._knowledge.forget_worker(worker.uid)
         self._flipped.pop(worker.uid, None)
         self._gauged.pop(worker.uid, None)
-        self._refused_service.discard(worker.uid)
         self._ask_pool((worker.namespace, worker.spec.pool))
 
     async def _carry_out(self, seen: Seen, plan: Plan) -> tuple[WorkerView, bool]:
@@ -296,12 +294,14 @@ class WorkerReconciler:
             made = await self._client.get(paths.services(worker.namespace, worker.name))
         owners = made["metadata"].get("ownerReferences") or ()
         if any(owner["uid"] == worker.uid for owner in owners):
+            self._knowledge.service_taken.discard(worker.uid)
             return await self._patch(worker, {}, status={"endpoint": endpoint(worker)}), True
         self._again(worker.key, 30.0)
         note = f"a Service {worker.name} that is not ours stands in the way; rename one, or set spec.service: false"
-        if worker.uid not in self._refused_service:
-            self._refused_service.add(worker.uid)
+        if worker.uid not in self._knowledge.service_taken:
+            self._knowledge.service_taken.add(worker.uid)
             await self._event(worker, "ServiceNameTaken", "EnsureService", note, warning=True)
+            return worker, True
         return worker, False
 
     async def _read_pod(self, worker: WorkerView) -> PodView | None:

@@ -101,3 +101,22 @@ def test_a_condition_keeps_its_time_while_its_status_stays():
     ]
     assert [each["status"] for each in first] == ["False", "Unknown"]
     assert {each["observedGeneration"] for each in second} == {2}
+
+
+def test_a_service_of_the_workers_name_that_is_not_ours_is_a_condition_only_while_it_is_there():
+    def of(taken):
+        found = worker_conditions(
+            _S.READY,
+            "Why",
+            "because",
+            charged=True,
+            quota=None,
+            pod=None,
+            health=HealthStatus.HEALTHY,
+            failed=False,
+            service_taken=taken,
+        )
+        return {each.type: (each.true, each.reason) for each in found}
+
+    assert of(taken=True)["ServiceReady"] == (False, "ServiceNameTaken")
+    assert "ServiceReady" not in of(taken=False)

@@ -69,3 +69,14 @@ def test_a_list_that_is_older_than_what_was_seen_since_changes_nothing(cache):
 def test_a_cache_is_complete_only_after_a_list(cache):
     cache.observe(seen(10))
     assert not cache.complete
+
+
+def test_what_somebody_else_read_is_held_and_stays_news_for_the_watch(cache):
+    """Otherwise the one who is responsible would never hear of it."""
+    cache.observe(seen(10))
+
+    cache.observe(seen(11), tell=False)
+
+    assert cache.get(KEY) == "11"
+    assert cache.observe(seen(11)) is True
+    assert cache.observe(seen(11)) is False
