@@ -69,7 +69,7 @@ class ModelPoolSpec(ApiModel):
         description="a worker with eviction Auto that is unused for so long, counted from its last use, is evicted",
     )
     min_residency_seconds: Seconds = Field(
-        default=60, description="a worker is not evicted for room before it has been Ready for so long"
+        default=60, description="a worker is not evicted, unused or not, before it has been Ready for so long"
     )
     load_deadline_seconds: Deadline = Field(
         default=1800, description="a worker that has been Loading for longer has failed"

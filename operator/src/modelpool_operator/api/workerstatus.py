@@ -79,7 +79,11 @@ class ModelWorkerStatus(ApiModel):
     pod_uid: Uid = Field(default="", alias="podUID", description="uid of the worker's pod")
     node_name: ObjectName = Field(default="", description="node that the pod runs on")
     endpoint: str = Field(default="", max_length=512, description="URL that requests go to")
-    restarts: int = Field(default=0, ge=0, description="restarts of the container")
+    restarts: int = Field(
+        default=0,
+        ge=0,
+        description="how often a process of the container has died, whether it was started again or not",
+    )
     restarts_forgiven: int = Field(
         default=0, ge=0, description="restarts before the worker was Ready for the restart window; they do not count"
     )

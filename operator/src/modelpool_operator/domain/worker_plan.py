@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from modelpool_api import FLIP_STATES, HealthStatus, Pong, WorkerHandle, WorkerState
-from modelpool_api.health import NO_PINGS, HealthRecord
+from modelpool_api import HealthStatus, WorkerState
 from modelpool_api.pod import LINGER_SECONDS
 from modelpool_operator.api import names
-from modelpool_operator.api.modelpool import ModelPoolSpec
 from modelpool_operator.api.names import Reason
 from modelpool_operator.domain import failures, mirror
 from modelpool_operator.domain.failures import Failure
-from modelpool_operator.domain.objects import Entry, PoolView, WorkerView
+from modelpool_operator.domain.idle_eviction import idle_eviction
+from modelpool_operator.domain.objects import WorkerView
 from modelpool_operator.domain.plan import (
     Action,
     AddFinalizer,
@@ -28,55 +27,13 @@ from modelpool_operator.domain.plan import (
     RemoveFinalizer,
 )
 from modelpool_operator.domain.podview import PodView
-from modelpool_operator.domain.rules import Rules, rules_for
+from modelpool_operator.domain.seen import Seen
 from modelpool_operator.domain.status import status_fields, status_gauges
 from modelpool_operator.domain.transitions import Move
 
 _S = WorkerState
 #: Seconds that a process which no longer answers gets between SIGTERM and SIGKILL.
 _KILL_GRACE: Final = 5
-_NO_POOL: Final = ModelPoolSpec(memory="1Mi")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """All that a decision about one worker may depend on."""
-
-    worker: WorkerView
-    pool: PoolView | None = None
-    #: why the pool makes no reservation; None while it has not said
-    quota: tuple[Reason, str] | None = None
-    pod: PodView | None = None
-    pong: Pong | None = None
-    health: HealthRecord = NO_PINGS
-    #: this operator itself seems cut off from the workers: nobody is condemned
-    cut_off: bool = False
-    #: the pool wants this worker's room, if it can be had without harm
-    room_wanted: Reason | None = None
-    #: it refused to be evicted even by force
-    deaf: bool = False
-    #: a Service of its name is there and belongs to somebody else
-    service_taken: bool = False
-
-    @property
-    def rules(self) -> Rules:
-        """The worker's rules, with its pool's behind them."""
-        return rules_for(self.worker.spec, self.pool.spec if self.pool else _NO_POOL)
-
-    @property
-    def entry(self) -> Entry | None:
-        """The worker's reservation."""
-        return self.pool.ledger.get(self.worker.uid) if self.pool else None
-
-    @property
-    def health_status(self) -> HealthStatus:
-        """What the pings say."""
-        return self.health.status(self.rules.health_check, pod_ready=self.pod is not None and self.pod.ready)
-
-    @property
-    def reachable(self) -> bool:
-        """Whether the process answered the last ping, so that it can be asked."""
-        return self.pong is not None and self.health.misses == 0 and not self.deaf
 
 
 @dataclass
@@ -113,7 +70,7 @@ def plan_worker(seen: Seen, now: datetime) -> Plan:
             pod=seen.pod,
             pong=seen.pong,
             entry=seen.entry,
-            quota=_refusal(seen),
+            quota=seen.refusal,
             health=seen.health_status,
             service_taken=seen.service_taken,
             moves=draft.moves,
@@ -144,13 +101,13 @@ def _spawning(seen: Seen, now: datetime) -> _Draft:
     if pod is None:
         if worker.had_pod:
             return _fail(Failure(Reason.POD_LOST, "the pod is gone before it was ready; make a new ModelWorker"), now)
-        return _Draft(actions=_ask(seen), waiting=_quota_wait(seen))
+        return _Draft(actions=_ask(seen), waiting=seen.refusal)
     if pod.deleting:
         return _Draft(moves=(_move(_S.EVICTING, *_terminating(pod), now),))
     if pod.gated:
         entry = seen.entry
         if entry is None or entry.pod_uid != pod.uid:
-            return _Draft(actions=_ask(seen), waiting=_quota_wait(seen))
+            return _Draft(actions=_ask(seen), waiting=seen.refusal)
         return _Draft(
             actions=(LiftGate(pod.uid, pod.resource_version),),
             waiting=(Reason.QUOTA_RESERVED, "the reservation is made; the pod goes to the scheduler"),
@@ -178,7 +135,7 @@ def _loading(seen: Seen, now: datetime) -> _Draft:
         return _fail(Failure(Reason.POD_LOST, "the pod is gone before it was ready; make a new ModelWorker"), now)
     if pod.phase == "Failed":
         return _fail(failures.pod_failed(pod), now)
-    if failure := _container_failure(seen):
+    if failure := seen.failure:
         return _fail(failure, now)
     moves = _from_pong(seen, now)
     deadline = (worker.since or now) + timedelta(seconds=seen.rules.load_deadline)
@@ -186,7 +143,7 @@ def _loading(seen: Seen, now: datetime) -> _Draft:
         late = f"not loaded within the load deadline of {seen.rules.load_deadline:.0f} s"
         ended = pod.container.last if pod.container else None
         return _fail(Failure(Reason.LOAD_DEADLINE, late, ended.exit_code if ended else None), now)
-    return _Draft(moves=moves, from_pong=True, failure=_new_end(seen), waiting=_back_off(seen), deadlines=(deadline,))
+    return _Draft(moves=moves, from_pong=True, failure=seen.new_end, waiting=seen.back_off, deadlines=(deadline,))
 
 
 def _serving(seen: Seen, now: datetime) -> _Draft:
@@ -200,9 +157,9 @@ def _serving(seen: Seen, now: datetime) -> _Draft:
     if pod.phase == "Failed":
         given_up = failures.pod_failed(pod)
         return _Draft(moves=(_move(_S.EVICTING, given_up.reason, given_up.message, now),), failure=given_up)
-    if failure := _container_failure(seen):
+    if failure := seen.failure:
         return _fail(failure, now)
-    if _restarted(seen):
+    if seen.restarted:
         end = failures.describe_end(pod.container.last) if pod.container and pod.container.last else None
         message = end.message if end else "the container was restarted and loads the model again"
         return _Draft(moves=(_move(_S.LOADING, Reason.CONTAINER_RESTARTED, message, now),), failure=end)
@@ -210,8 +167,8 @@ def _serving(seen: Seen, now: datetime) -> _Draft:
         missed = f"{seen.health.misses} pings in a row failed, the last one: {seen.health.last_outcome}"
         return _Draft(moves=(_move(_S.EVICTING, Reason.HEALTH_CHECK, missed, now),))
     if moves := _from_pong(seen, now):
-        return _Draft(moves=moves, from_pong=True, failure=_new_end(seen))
-    ask, due = _idle_eviction(seen, now)
+        return _Draft(moves=moves, from_pong=True, failure=seen.new_end)
+    ask, due = idle_eviction(seen, now)
     ready_since = worker.time("readyTime")
     forgiven = int(worker.status.get("restartsForgiven") or 0)
     restarts = pod.container.restarts if pod.container else 0
@@ -328,61 +285,6 @@ def _from_pong(seen: Seen, now: datetime) -> tuple[Move, ...]:
     return mirror.moves_from_pong(state, seen.worker.mirrored, seen.pong, pod_ready=seen.pod.ready, now=now)
 
 
-def _container_failure(seen: Seen) -> Failure | None:
-    if seen.pod is None or seen.pod.container is None:
-        return None
-    forgiven = int(seen.worker.status.get("restartsForgiven") or 0)
-    return failures.container_failure(seen.pod.container, forgiven, seen.rules)
-
-
-def _restarted(seen: Seen) -> bool:
-    """Whether the process that status calls serving is no more, and its successor has not said so itself."""
-    container = seen.pod.container if seen.pod else None
-    if container is None or container.failures <= int(seen.worker.status.get("restarts") or 0):
-        return False
-    return seen.pong is None or seen.pong.boot_id == seen.worker.mirrored.boot_id
-
-
-def _new_end(seen: Seen) -> Failure | None:
-    """Return the container's latest end where status does not show it yet."""
-    container = seen.pod.container if seen.pod else None
-    if container is None or container.last is None:
-        return None
-    if container.failures <= int(seen.worker.status.get("restarts") or 0):
-        return None
-    return failures.describe_end(container.last)
-
-
-def _back_off(seen: Seen) -> tuple[str, str] | None:
-    """Return what is to be read while the container waits between two tries."""
-    container = seen.pod.container if seen.pod else None
-    if container is None or container.last is None:
-        return None
-    limit = seen.rules.restart_limit
-    forgiven = int(seen.worker.status.get("restartsForgiven") or 0)
-    end = failures.describe_end(container.last)
-    return str(end.reason), f"{end.message} (end {container.failures - forgiven} of at most {limit})"
-
-
-def _idle_eviction(seen: Seen, now: datetime) -> tuple[tuple[Action, ...], tuple[datetime, ...]]:
-    """Return the question to ask a worker that has been unused for long enough, or when to look again."""
-    rules, pong, worker = seen.rules, seen.pong, seen.worker
-    if pong is None or worker.spec.eviction == "Never" or not seen.reachable:
-        return (), ()
-    room = seen.room_wanted
-    # for room a worker has to be past its idle timeout only: Idle, or about to be
-    enough = min(rules.idle_timeout, rules.evict_after) if room else rules.evict_after
-    ready_since = worker.time("readyTime")
-    young_until = ready_since + timedelta(seconds=rules.min_residency) if ready_since else now
-    unused = pong.unused_for
-    if unused is None or pong.pending_requests:
-        return (), ()
-    due = max(now + timedelta(seconds=max(0.0, enough - unused)), young_until)
-    if due > now or not WorkerHandle.from_pong(pong).is_evictable(enough):
-        return (), (due,)
-    return (AskEvict(room or Reason.IDLE_EVICTION, unused_for=enough),), (now + timedelta(seconds=1),)
-
-
 def _terminating(pod: PodView) -> tuple[Reason, str]:
     if pod.disruption == "DeletionByTaintManager" or pod.reason == "NodeLost":
         return Reason.NODE_LOST, f"node {pod.node} does not answer; its pods are being deleted"
@@ -393,18 +295,6 @@ def _terminating(pod: PodView) -> tuple[Reason, str]:
 def _ask(seen: Seen) -> tuple[Action, ...]:
     """Ask the pool once; it looks at its line again by itself whenever something changes."""
     return () if seen.quota or seen.pool is None else (AskPool(),)
-
-
-def _refusal(seen: Seen) -> tuple[Reason, str] | None:
-    if seen.pool is None:
-        name = seen.worker.spec.pool
-        return Reason.POOL_NOT_FOUND, f"there is no ModelPool {name} in namespace {seen.worker.namespace}"
-    return seen.quota
-
-
-def _quota_wait(seen: Seen) -> tuple[str, str] | None:
-    """Return why there is no reservation; None while the pool has not decided: that is not worth a write."""
-    return _refusal(seen)
 
 
 def _service(seen: Seen) -> list[Action]:
@@ -418,8 +308,3 @@ def _fail(failure: Failure, now: datetime) -> _Draft:
 
 def _move(to: WorkerState, reason: str, message: str, at: datetime) -> Move:
     return Move(to, str(reason), message, at)
-
-
-def idle_eviction_due(seen: Seen, now: datetime) -> bool:
-    """Whether the maintenance pass should have this worker looked at: it may be asked to go now."""
-    return seen.worker.state in FLIP_STATES and bool(_idle_eviction(seen, now)[0])

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError, NotFoundError
+from modelpool_operator.domain.idle_eviction import idle_eviction_due
 from modelpool_operator.domain.pods import ImageSettings
-from modelpool_operator.domain.worker_plan import idle_eviction_due
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.kube.events import EventRecorder
 from modelpool_operator.metrics import OperatorMetrics, StateCollector

@@ -11,7 +11,7 @@ from modelpool_operator.api import names
 from modelpool_operator.api.names import Reason
 from modelpool_operator.domain.objects import PoolView, WorkerView, pool_view, worker_view
 from modelpool_operator.domain.podview import PodView, pod_view
-from modelpool_operator.domain.worker_plan import Seen
+from modelpool_operator.domain.seen import Seen
 from modelpool_operator.runtime.cache import Key, ObjectCache
 
 #: So many workers unreachable at once, and at least half of all, are our own fault and not theirs.

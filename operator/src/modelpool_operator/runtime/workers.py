@@ -15,9 +15,10 @@ from modelpool_operator.domain.objects import WorkerView, worker_view
 from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.pods import build_service
 from modelpool_operator.domain.podview import PodView, format_time
+from modelpool_operator.domain.seen import Seen
 from modelpool_operator.domain.status import endpoint
 from modelpool_operator.domain.transitions import Move, appended, is_flip
-from modelpool_operator.domain.worker_plan import Seen, plan_worker
+from modelpool_operator.domain.worker_plan import plan_worker
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.kube.events import EventRecorder

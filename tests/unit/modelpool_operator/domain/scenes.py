@@ -10,7 +10,7 @@ from modelpool_operator.domain.objects import Amount, PoolView, WorkerView, pool
 from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.podview import PodView, format_time, pod_view
 from modelpool_operator.domain.room import Candidate
-from modelpool_operator.domain.worker_plan import Seen
+from modelpool_operator.domain.seen import Seen
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 UID = "0a1b2c3d-0000-4000-8000-000000000001"

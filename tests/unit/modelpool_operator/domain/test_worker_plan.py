@@ -8,8 +8,10 @@ import pytest
 from modelpool_api import STATES, WorkerState
 from modelpool_api.health import HealthRecord, PingOutcome
 from modelpool_operator.api.names import Reason
+from modelpool_operator.domain.idle_eviction import idle_eviction_due
 from modelpool_operator.domain.plan import AskEvict, DeletePod, LiftGate
-from modelpool_operator.domain.worker_plan import Seen, idle_eviction_due, plan_worker
+from modelpool_operator.domain.seen import Seen
+from modelpool_operator.domain.worker_plan import plan_worker
 from unit.modelpool_operator.domain.scenes import (
     NOW,
     POD_UID,

@@ -9,7 +9,8 @@ from modelpool_api import FLIP_STATES, STATES, Pong, WorkerState, WorkerTransiti
 from modelpool_api.health import HealthRecord, PingOutcome
 from modelpool_operator.api.names import Reason
 from modelpool_operator.domain.plan import AskEvict, DeletePod, LiftGate, RemoveFinalizer
-from modelpool_operator.domain.worker_plan import Seen, plan_worker
+from modelpool_operator.domain.seen import Seen
+from modelpool_operator.domain.worker_plan import plan_worker
 from unit.modelpool_operator.domain.scenes import NOW, POD_UID, UID, container, entry, pod, pool, worker
 
 # no example database on disk; a failing example prints how to bring it back
