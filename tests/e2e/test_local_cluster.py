@@ -13,7 +13,7 @@ import pytest
 
 from cluster import cgroups
 from cluster.node_config import PAUSE_IMAGE
-from cluster.processes import ProcessGroup
+from cluster.processes import ProcessGroup, wait_gone
 from cluster.real import Cluster
 
 pytestmark = pytest.mark.e2e
@@ -87,6 +87,7 @@ def test_pods_run_and_every_process_may_die(cluster):
     assert ProcessGroup(cluster.state).recorded() == recorded, "up on a running cluster changes nothing"
     for process in recorded.values():
         process.signal(signal.SIGKILL)
+    assert wait_gone(recorded.values(), 10) == []
     assert not cluster.running()
     cluster.up()
     assert cluster.running()
