@@ -17,6 +17,13 @@ MAX_TRANSITIONS: Final = 20
 MAX_WAIT_SECONDS: Final = 60.0
 MAX_MESSAGE_CHARS: Final = 1024
 
+#: Bounds of what a pong may say: beyond them it is garbage, and is judged as such.
+MAX_SECONDS: Final = 1e9
+MAX_MIB: Final = 1 << 30
+MAX_COUNT: Final = (1 << 31) - 1
+PhaseName = Annotated[str, Field(max_length=32)]
+PhaseSeconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+
 #: A state as another version may write it: what is not known here parses to ``Unknown`` instead of failing.
 ParsedState = Annotated[WorkerState, BeforeValidator(lambda value: parse_state(str(value)))]
 
@@ -35,14 +42,16 @@ class WorkerTransition(_Wire):
     to_state: ParsedState = Field(alias="to")
     reason: str = Field(default="", max_length=64, description="CamelCase, stable")
     message: str = Field(default="", max_length=MAX_MESSAGE_CHARS)
-    age: float = Field(ge=0, description="seconds ago, by the worker's monotonic clock, when the pong was made")
+    age: float = Field(
+        ge=0, le=MAX_SECONDS, description="seconds ago, by the worker's monotonic clock, when the pong was made"
+    )
 
 
 class MemoryReport(_Wire):
     """Memory the process really uses, MiB: of the accelerator where it has one, else resident memory."""
 
-    measured_mib: int = Field(ge=0)
-    resident_mib: int = Field(ge=0)
+    measured_mib: int = Field(ge=0, le=MAX_MIB)
+    resident_mib: int = Field(ge=0, le=MAX_MIB)
 
 
 class Pong(_Wire):
@@ -52,17 +61,26 @@ class Pong(_Wire):
     worker_id: str = Field(max_length=64, description="uid of the ModelWorker")
     boot_id: str = Field(max_length=64, description="new for every process")
     state: ParsedState
-    seq: int = Field(ge=0, description="number of the last move; the long-poll returns when it has moved on")
+    seq: int = Field(
+        ge=0, le=MAX_COUNT, description="number of the last move; the long-poll returns when it has moved on"
+    )
     timestamp: float = Field(description="wall clock of the worker, Unix seconds; for people, never for decisions")
-    queue_depth: int = Field(ge=0, description="requests admitted and not yet running")
-    pending_requests: int = Field(ge=0, description="requests admitted and not yet answered, running ones included")
+    queue_depth: int = Field(ge=0, le=MAX_COUNT, description="requests admitted and not yet running")
+    pending_requests: int = Field(
+        ge=0, le=MAX_COUNT, description="requests admitted and not yet answered, running ones included"
+    )
     unused_for: float | None = Field(
-        default=None, ge=0, description="seconds since the last request ended, or since Ready; None before Ready"
+        default=None,
+        ge=0,
+        le=MAX_SECONDS,
+        description="seconds since the last request ended, or since Ready; None before Ready",
     )
     transitions: tuple[WorkerTransition, ...] = Field(default=(), max_length=MAX_TRANSITIONS)
     device: str = Field(default="", max_length=64, description="what the model really runs on, such as cpu or cuda:0")
     memory: MemoryReport | None = None
-    phases: dict[str, float] = Field(default_factory=dict, description="seconds per phase of the cold start")
+    phases: dict[PhaseName, PhaseSeconds] = Field(
+        default_factory=dict, max_length=16, description="seconds per phase of the cold start"
+    )
 
 
 class EvictRequest(_Wire):

@@ -107,7 +107,7 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         message=status.get("message") or "",
         gated=names.QUOTA_GATE in gates,
         other_gates=tuple(gate for gate in gates if gate != names.QUOTA_GATE),
-        gate_lifted=parse_time((meta.get("annotations") or {}).get(names.ANNOTATION_GATE_LIFTED)),
+        gate_lifted=_annotated_time((meta.get("annotations") or {}).get(names.ANNOTATION_GATE_LIFTED)),
         scheduled=scheduled.get("status") == "True" or bool(spec.get("nodeName")),
         scheduling_reason=scheduled.get("reason") or "",
         scheduling_message=scheduled.get("message") or "",
@@ -119,6 +119,15 @@ def pod_view(pod: Mapping[str, Any]) -> PodView:
         container=_container(status),
         init_failure=_init_failure(status),
     )
+
+
+def _annotated_time(text: str | None) -> datetime | None:
+    """Read a time that anybody may have overwritten; None for what is no time with a time zone."""
+    try:
+        moment = parse_time(text)
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None
 
 
 def _container(status: Mapping[str, Any]) -> Container | None:

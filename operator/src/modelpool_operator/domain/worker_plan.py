@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from modelpool_api import HealthStatus, WorkerState
+from modelpool_api import LIVE_STATES, HealthStatus, WorkerState
 from modelpool_api.pod import LINGER_SECONDS
 from modelpool_operator.api import names
 from modelpool_operator.api.names import Reason
@@ -56,7 +56,7 @@ def plan_worker(seen: Seen, now: datetime) -> Plan:
         return _plan_new(worker)
     draft = _RULES[worker.state](seen, now)
     actions = list(draft.actions)
-    if not worker.deleting and names.WORKER_FINALIZER not in worker.finalizers and not worker.ended:
+    if worker.state in LIVE_STATES and not worker.deleting and names.WORKER_FINALIZER not in worker.finalizers:
         actions.insert(0, AddFinalizer())
     if worker.state not in (_S.FAILED, _S.DEAD, _S.EVICTING) and not draft.moves:
         actions += _service(seen)
@@ -212,7 +212,7 @@ def _failed(seen: Seen, now: datetime) -> _Draft:
     if seen.entry is not None:
         return _Draft(actions=(AskPool(),))
     until = (worker.since or now) + timedelta(seconds=seen.rules.failed_retention)
-    if now >= until or worker.deleting:
+    if now >= until or worker.deleting or worker.spec.shutdown:
         reason, message = str(worker.status.get("reason") or ""), str(worker.status.get("message") or "")
         return _Draft(moves=(_move(_S.DEAD, reason, message, now),))
     return _Draft(deadlines=(until,))

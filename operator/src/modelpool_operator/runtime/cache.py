@@ -5,10 +5,15 @@ A hint, not the truth: what a decision destroys is read anew first.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
+import structlog
+
+_log = structlog.get_logger(__name__)
 V = TypeVar("V")
 Key = tuple[str, str]
+#: What parsing an object raises that an older CRD, or somebody's hand, has left in an unexpected form.
+UNREADABLE: Final = (ValueError, KeyError, TypeError)  # pydantic's ValidationError is a ValueError
 
 
 def _version(obj: dict[str, Any]) -> int:
@@ -35,7 +40,7 @@ class ObjectCache(Generic[V]):
 
     def values(self) -> Iterator[V]:
         """Iterate over all objects as last seen."""
-        return iter([item[2] for item in self._items.values()])
+        return iter([item[2] for item in list(self._items.values())])  # the metrics ask from another thread
 
     def observe(self, obj: dict[str, Any], *, tell: bool = True) -> bool:
         """Take an object that was read or written; older views of it change nothing.
@@ -73,8 +78,12 @@ class ObjectCache(Generic[V]):
         for obj in objects:
             key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
             present.add(key)
-            if self.observe(obj):
-                changed.add(key)
+            try:
+                if self.observe(obj):
+                    changed.add(key)
+            except UNREADABLE as error:
+                # one object that we cannot read must not keep us from all the others
+                _log.error("object.unreadable", key=key, error=type(error).__name__)
         for key in listed_at - present:
             if self.forget(key):
                 changed.add(key)

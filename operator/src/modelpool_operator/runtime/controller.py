@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from typing import Any, Final, Literal
 
 import structlog
-from pydantic import ValidationError
 
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError, NotFoundError
@@ -17,7 +16,7 @@ from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.kube.events import EventRecorder
 from modelpool_operator.metrics import OperatorMetrics, StateCollector
 from modelpool_operator.runtime.budget import WriteBudget
-from modelpool_operator.runtime.cache import Key, ObjectCache
+from modelpool_operator.runtime.cache import UNREADABLE, Key, ObjectCache
 from modelpool_operator.runtime.knowledge import Knowledge
 from modelpool_operator.runtime.leader import Elector
 from modelpool_operator.runtime.pinger import Pingers
@@ -188,6 +187,9 @@ class Controller:
         while True:
             await asyncio.sleep(self._settings.maintenance_seconds)
             self._take_up()
+            if not self.elector.is_leader:
+                await self._pingers.close()  # the leader pings; ours are taken up again with the Lease
+                continue
             now = self._client.clock.now()
             for worker in self.knowledge.workers.values():
                 if worker.uid in self.knowledge.pongs and idle_eviction_due(self.knowledge.see(worker), now):
@@ -216,6 +218,13 @@ class Controller:
             self._listed = True
             self._everything()
             return
+        alive = {worker.uid for worker in self.knowledge.workers.values()}
+        for uid in self._pingers.watched() - alive:
+            self._pingers.unwatch(uid)
+            self.knowledge.forget_worker(uid)
+        here: set[Task] = {("worker", *worker.key) for worker in self.knowledge.workers.values()}
+        here |= {("pool", pool.namespace, pool.name) for pool in self.knowledge.pools.values()}
+        self._passed_over &= here
         for key in workers:
             self._add_worker(key)
         gone = {key for key in pods if self.knowledge.pods.get(key) is None}
@@ -274,9 +283,8 @@ async def wait_for_crds(client: KubeClient, patience: float = 5.0) -> None:
 def _observe(cache: ObjectCache[Any], obj: dict[str, Any]) -> bool:
     try:
         return cache.observe(obj)
-    except ValidationError as error:
-        # stored under an older CRD; the API server would refuse it today
-        _log.error("object.unreadable", key=_key(obj), fields=[item["loc"] for item in error.errors()][:5])
+    except UNREADABLE as error:
+        _log.error("object.unreadable", key=_key(obj), error=type(error).__name__)
         return False
 
 

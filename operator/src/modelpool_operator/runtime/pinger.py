@@ -3,14 +3,15 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from modelpool_api import EvictRequest, HealthCheck, Pong
 from modelpool_api.health import NO_PINGS, PingOutcome
-from modelpool_operator.domain.errors import ApiError
+from modelpool_api.wire import MAX_WAIT_SECONDS
+from modelpool_operator.domain.errors import ApiError, NotFoundError
 from modelpool_operator.domain.objects import WorkerView
 from modelpool_operator.domain.plan import AskEvict
 from modelpool_operator.runtime.cache import Key
@@ -35,6 +36,8 @@ class Target:
     ip: str
     check: HealthCheck
     idle_timeout: float
+    #: its process is starting: misses are expected, and judged by the load deadline
+    loading: bool = False
 
 
 class Pingers:
@@ -61,6 +64,10 @@ class Pingers:
     def __len__(self) -> int:
         """How many workers are watched."""
         return len(self._tasks)
+
+    def watched(self) -> set[str]:
+        """Return the uids of the workers that are pinged."""
+        return set(self._tasks)
 
     def watch(self, target: Target) -> None:
         """Ping this worker from now on; changed settings hold from the next ping."""
@@ -98,7 +105,11 @@ class Pingers:
             reason=str(ask.reason),
         )
         agreed = False
-        for token in await self._tokens.candidates(target.pool):
+        try:
+            tokens = await self._tokens.candidates(target.pool)
+        except NotFoundError:
+            return False  # the pool is gone, and its token with it: there is nothing to ask with
+        for token in tokens:
             agreed, result = await self._client.evict(target.ip, token, request, patience=target.check.timeout_seconds)
             if result.outcome is not PingOutcome.UNAUTHORIZED:
                 break
@@ -123,7 +134,8 @@ class Pingers:
             if result.outcome is PingOutcome.OK:
                 await self._sleep(max(0.0, _MIN_TURN - (self._monotonic() - began)))
             else:
-                pause = target.check.period_seconds if uid in self._knowledge.pongs else _EAGER
+                starting = target.loading and uid not in self._knowledge.pongs
+                pause = _EAGER if starting else float(target.check.period_seconds)
                 await self._sleep(max(0.0, pause - (self._monotonic() - began)))
 
     async def _ping(self, target: Target) -> PingResult:
@@ -139,7 +151,7 @@ class Pingers:
                     token,
                     target.uid,
                     after=after,
-                    wait=float(target.check.period_seconds) if after else 0.0,
+                    wait=min(float(target.check.period_seconds), MAX_WAIT_SECONDS) if after else 0.0,
                     idle_after=target.idle_timeout,
                     patience=float(target.check.timeout_seconds),
                 )
@@ -152,6 +164,9 @@ class Pingers:
         record = self._knowledge.health.get(uid, NO_PINGS)
         pong = result.pong
         self._knowledge.health[uid] = record.after(result.outcome, pong.boot_id if pong else None)
+        if result.outcome is PingOutcome.UNREACHABLE and self._knowledge.cut_off():
+            # our fault: it must not be held against the worker once the connection is back
+            self._knowledge.health[uid] = replace(self._knowledge.health[uid], misses=1)
         if pong is not None:
             if known is not None and known.boot_id == pong.boot_id and pong.seq < known.seq:
                 return  # an older answer that was overtaken

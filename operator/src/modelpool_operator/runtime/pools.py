@@ -115,8 +115,16 @@ class PoolReconciler:
         # a worker whose old entry goes in this very write cannot get a new one in it
         found = {worker.uid for worker, _ in confirmed.found}
         waiting = [worker for worker in workers if admission.waits_for_room(worker, pool) and worker.uid not in found]
-        decided = admission.admit(pool, waiting, holders)
-        reserved, refused = await self._create_pods(pool, decided.grants)
+        refused: dict[str, admission.Refusal] = {}
+        while True:  # one whose pod the API server refuses holds nobody up; pods made already are found again
+            line = [worker for worker in waiting if worker.uid not in refused]
+            decided = admission.admit(pool, line, holders)
+            made, newly = await self._create_pods(pool, decided.grants)
+            refused |= newly
+            if not newly:
+                break
+        # a worker that was told to go while its pod was made has no use for the room any more
+        reserved = [(worker, uid) for worker, uid in made if self._still_waits(worker, pool)]
         change = LedgerChange(tuple(confirmed.released), tuple(reserved), tuple(confirmed.found), confirmed.lost)
         patch = status_patch(pool, change, workers, self._client.clock.now())
         if patch is not None:
@@ -173,9 +181,14 @@ class PoolReconciler:
 
         results = await asyncio.gather(*(make(worker) for worker in granted), return_exceptions=True)
         for result in results:
-            if isinstance(result, ApiError) and not reserved:
-                raise result
+            if isinstance(result, BaseException):  # must not hold up a release
+                _log.warning("pod.not-created", pool=(pool.namespace, pool.name), error=str(result)[:500])
+                self._again((pool.namespace, pool.name), 2.0)
         return reserved, refused
+
+    def _still_waits(self, worker: WorkerView, pool: PoolView) -> bool:
+        known = self._knowledge.workers.get(worker.key)
+        return known is not None and known.uid == worker.uid and admission.waits_for_room(known, pool)
 
     async def _has_token(self, pool: PoolView, *, max_age: float) -> bool:
         """Whether pods of this pool could start; trouble with the Secret must not hold up a release."""
@@ -237,7 +250,10 @@ class PoolReconciler:
             if refusal is not None and self._knowledge.quota.get(worker.uid) != refusal:
                 self._knowledge.quota[worker.uid] = refusal
                 self._notify(worker.key)
-        for victim in victims:
+        wanted = list(victims)
+        for uid in pool.ledger.keys() - {victim.uid for victim in wanted}:
+            self._knowledge.room_wanted.pop(uid, None)  # nobody needs its room any more
+        for victim in wanted:
             self._knowledge.room_wanted[victim.uid] = Reason.ROOM_EVICTION
             self._notify((pool.namespace, victim.name))
 

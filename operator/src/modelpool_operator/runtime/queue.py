@@ -59,6 +59,9 @@ class KeyedQueue(Generic[K]):
         self._due[key] = at
         self._count += 1
         heapq.heappush(self._later, (at, self._count, key))
+        if len(self._later) > 2 * len(self._due) + 64:  # entries that sooner ones have replaced
+            self._later = [item for item in self._later if self._due.get(item[2]) == item[0]]
+            heapq.heapify(self._later)
         self._wake.set()
 
     def retry(self, key: K) -> float:

@@ -10,7 +10,7 @@ from modelpool_operator.api import names
 from modelpool_operator.api.names import Reason
 from modelpool_operator.domain import plan as plans
 from modelpool_operator.domain.conditions import merged, worker_conditions
-from modelpool_operator.domain.errors import ConflictError, InvalidError, NotFoundError
+from modelpool_operator.domain.errors import ConflictError, DeniedError, InvalidError, NotFoundError
 from modelpool_operator.domain.objects import WorkerView, worker_view
 from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.pods import build_service
@@ -34,6 +34,7 @@ _STEPS: Final = 12
 #: A worker's load is written at most this often, seconds.
 _FLIP_PAUSE: Final = 0.5
 _GAUGE_PAUSE: Final = 10.0
+_LASTING: Final = frozenset({"readyTime", "coldStartSeconds", "mirrored", "restarts", "lastFailure"})
 _BAD: Final = frozenset(
     {Reason.HEALTH_CHECK, Reason.NODE_LOST, Reason.POD_LOST, Reason.EXITED_UNEXPECTEDLY, Reason.CONTAINER_RESTARTED}
 )
@@ -176,13 +177,17 @@ class WorkerReconciler:
     async def _write_status(self, worker: WorkerView, plan: Plan) -> tuple[WorkerView, bool]:
         """Write moves one by one, the other fields with the last of them; gauges go along, or wait for the budget."""
         wrote = False
+        load_only = worker.state in FLIP_STATES and all(move.to in FLIP_STATES for move in plan.moves)
+        # what a lifecycle move brings is written with it: a flip behind it may be put off or lost in a crash
+        lasting = {name: value for name, value in plan.fields.items() if name in _LASTING}
         for number, move in enumerate(plan.moves, 1):
             flip = worker.state is not None and is_flip(worker.state, move.to)
-            if flip and not self._may_flip(worker):
+            if load_only and not self._may_flip(worker):
                 self._again(worker.key, max(_FLIP_PAUSE / 2, self._budget.wait()))
                 return worker, wrote
             last = number == len(plan.moves)
-            worker = await self._write_move(worker, move, {**plan.fields, **plan.gauges} if last else {}, flip=flip)
+            fields = {**plan.fields, **plan.gauges} if last else {} if flip else lasting
+            worker = await self._write_move(worker, move, fields, flip=flip)
             wrote = True
         if plan.moves or not (plan.fields or plan.gauges):
             return worker, wrote
@@ -217,6 +222,10 @@ class WorkerReconciler:
         }
         worker = await self._patch(worker, {}, status=status)
         self._metrics.moves.labels(str(start), str(move.to)).inc()
+        pong = self._knowledge.pongs.get(worker.uid)
+        restarted = start in FLIP_STATES and move.to is WorkerState.LOADING
+        if restarted and pong is not None and pong.boot_id == worker.mirrored.boot_id:
+            self._knowledge.pongs.pop(worker.uid)  # the last word of a process that is no more
         if move.to is WorkerState.IDLE:  # its room may be had now
             self._ask_pool((worker.namespace, worker.spec.pool))
         if flip:
@@ -258,7 +267,12 @@ class WorkerReconciler:
                     self._knowledge.deaf.add(worker.uid)
                 return worker, agreed or action.force
             case plans.EnsureService():
-                return await self._ensure_service(worker)
+                try:
+                    return await self._ensure_service(worker)
+                except (DeniedError, InvalidError) as error:  # a quota, a policy: the worker serves without it
+                    _log.warning("service.refused", worker=worker.key, status=error.status)
+                    self._again(worker.key, 30.0)
+                    return worker, False
             case plans.RemoveFinalizer():
                 kept = [name for name in worker.finalizers if name != names.WORKER_FINALIZER]
                 return await self._patch(worker, {"finalizers": kept}, status=None), False
@@ -283,8 +297,11 @@ class WorkerReconciler:
         except NotFoundError:
             self._knowledge.pods.forget((pod.namespace, pod.name), pod.uid)
             return
-        except (ConflictError, InvalidError):
-            await self._read_pod(seen.worker)
+        except (ConflictError, InvalidError) as error:
+            now_there = await self._read_pod(seen.worker)
+            unchanged = now_there is not None and now_there.resource_version == pod.resource_version
+            if isinstance(error, InvalidError) and unchanged:
+                raise  # refused for what it is, not for what it was planned on
             return
         self._knowledge.pods.observe(lifted)
 
@@ -342,6 +359,7 @@ class WorkerReconciler:
                     pod.ip,
                     rules.health_check,
                     rules.idle_timeout,
+                    loading=worker.state is WorkerState.LOADING,
                 )
             )
         else:

@@ -536,7 +536,13 @@ FAILED = {"reason": "CrashLoopBackOff", "message": "it crashed"}
             [],
             id="deleted-is-not-retained",
         ),
-        pytest.param(seen(worker(_S.FAILED, shutdown=True), pool=pool()), [], [], id="shutdown-changes-nothing"),
+        pytest.param(
+            seen(worker(_S.FAILED, status=FAILED, shutdown=True), pool=pool()),
+            [("Dead", "CrashLoopBackOff")],
+            [],
+            id="shut-down-is-not-retained",
+        ),
+        pytest.param(seen(worker(_S.FAILED, meta={"finalizers": []}), pool=pool()), [], [], id="finalizer-stays-off"),
     ],
 )
 def test_failed(sight, moves, actions):

@@ -80,3 +80,17 @@ def test_what_somebody_else_read_is_held_and_stays_news_for_the_watch(cache):
     assert cache.get(KEY) == "11"
     assert cache.observe(seen(11)) is True
     assert cache.observe(seen(11)) is False
+
+
+def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others():
+    def parse(obj):
+        if obj["metadata"]["name"] == "bad":
+            raise ValueError("expected a time")
+        return obj["metadata"]["name"]
+
+    cache = ObjectCache(parse)
+
+    changed = cache.replace([seen(1, name="bad"), seen(2, name="good")], set())
+
+    assert changed == {("team-a", "good")}
+    assert cache.complete

@@ -130,3 +130,18 @@ async def test_work_that_comes_after_a_long_rest_is_not_called_stalled(queue, cl
     assert queue.stalled_for() < 10
     clock.now += 10
     assert queue.stalled_for() == 10
+
+
+def test_deadlines_that_sooner_ones_replace_are_not_kept():
+    """A busy worker asks for a later look at itself all day long, and each is replaced by a sooner one."""
+    clock = [0.0]
+    queue = KeyedQueue(monotonic=lambda: clock[0])
+
+    for _ in range(5000):
+        queue.add_after("w", 86_400.0)
+        queue.add_after("w", 0.25)
+        clock[0] += 0.3
+        queue._promote()
+        queue._ready.clear()
+
+    assert len(queue._later) < 200
