@@ -228,3 +228,50 @@ async def test_a_request_is_pending_until_its_answer_is_taken(ready):
 
 def evict_now(worker):
     return EvictRequest(worker_id="uid", boot_id=worker.machine.boot_id)
+
+
+async def test_a_request_still_being_sent_when_the_worker_must_go_is_refused_like_the_rest(ready):
+    """It was never admitted: 503 with Retry-After at once, not a cut connection when the process ends."""
+    began, answers = asyncio.Event(), []
+
+    async def receive():
+        if began.is_set():
+            await asyncio.Event().wait()  # the rest never comes
+        began.set()
+        return {"type": "http.request", "body": b'{"mod', "more_body": True}
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": "/v1/embeddings",
+        "raw_path": b"/v1/embeddings",
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"worker"), (b"content-length", b"1000")],
+        "client": ("127.0.0.1", 1),
+        "server": ("worker", 80),
+    }
+    request = asyncio.create_task(ready.inference(scope, receive, send))
+    await began.wait()
+
+    ready.machine.terminate()
+    async with asyncio.timeout(20):
+        await request
+
+    assert answers[0]["status"] == 503
+    assert b"retry-after" in {name.lower() for name, _ in answers[0]["headers"]}
+    assert metric(ready, "not_serving") == 1
+
+
+async def test_a_slash_too_many_is_not_found_and_leads_nowhere_else(ready):
+    async with client(ready.inference) as http:
+        answer = await http.post("/v1/embeddings/", json=EMBED, headers={"Host": "elsewhere.example"})
+
+    assert answer.status_code == 404
+    assert "location" not in answer.headers

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable
 from functools import partial
 from typing import Final
 
@@ -72,7 +73,9 @@ class Embeddings:
         settings = self._settings
         # refused before its body is read where it would be refused anyway; decided again when it is admitted
         self._machine.check_serving()
-        body = await read_body(scope, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
+        body = await self._while_serving(
+            read_body(scope, receive, limit=settings.max_body_bytes, seconds=settings.body_timeout_seconds)
+        )
         parse = partial(
             parse_request, body, model_name=settings.model_name, vector_size=self._runner.loaded.vector_size
         )
@@ -94,6 +97,24 @@ class Embeddings:
             except TimeoutError:
                 raise ClientLeftError from None
         return "ok"
+
+    async def _while_serving(self, reading: Awaitable[bytes]) -> bytes:
+        """Return what is read; once the worker takes nothing new, what is still arriving is refused like the rest."""
+        task = asyncio.ensure_future(reading)
+        leaving = asyncio.ensure_future(self._left())
+        try:
+            await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                self._machine.check_serving()
+            return await task
+        finally:
+            for future in (task, leaving):
+                future.cancel()
+            await asyncio.gather(task, leaving, return_exceptions=True)
+
+    async def _left(self) -> None:
+        while self._machine.state in ROUTABLE_STATES:
+            await self._machine.changed(None)
 
 
 def _outcome(error: RequestError) -> str:
@@ -137,4 +158,6 @@ def create_app(settings: WorkerSettings, machine: Machine, runner: Runner, metri
     ]
     if settings.capability == Capability.TEXT_EMBEDDING:
         routes.append(Route("/v1/embeddings", Embeddings(settings, machine, runner, metrics)))
-    return Guard(Starlette(routes=routes, exception_handlers=HANDLERS))
+    app = Starlette(routes=routes, exception_handlers=HANDLERS)
+    app.router.redirect_slashes = False  # a redirect would lead wherever the client's Host header says
+    return Guard(app)

@@ -103,7 +103,8 @@ def _never(worker: WorkerView, pool: PoolView) -> Refusal | None:
     beyond = worker.need.beyond(pool.budget)
     if beyond != NOTHING:
         return Reason.EXCEEDS_POOL, (
-            f"needs {worker.need}, the whole pool {pool.name} has {pool.budget}: it can never fit; "
+            f"needs {worker.need}, the whole pool {pool.name} has {pool.budget.memory_mib} MiB and "
+            f"{pool.budget.gpus} GPUs: it can never fit; "
             "enlarge the pool or ask for less"
         )
     if problem := template_problem(worker, pool):

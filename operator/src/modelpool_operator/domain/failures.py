@@ -58,7 +58,7 @@ def waiting_reason(pod: PodView) -> tuple[Reason, str]:
     waiting = pod.container.waiting_reason if pod.container else ""
     said = f": {pod.container.waiting_message}" if pod.container and pod.container.waiting_message else ""
     if waiting in _IMAGE or waiting in _HOPELESS_IMAGE:
-        return Reason.IMAGE_PULL, _cut(f"the worker's image cannot be pulled ({waiting}){said}")
+        return Reason.IMAGE_PULL, _cut(f"an image cannot be pulled ({waiting}){said}")
     if waiting in _CONFIG:
         return Reason.CONFIG, _cut(f"the container cannot be created ({waiting}){said}")
     if pod.init_failure:

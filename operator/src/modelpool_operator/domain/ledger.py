@@ -35,9 +35,11 @@ class LedgerChange:
 
 
 def status_patch(
-    pool: PoolView, change: LedgerChange, workers: Sequence[WorkerView], now: datetime
+    pool: PoolView, change: LedgerChange, workers: Sequence[WorkerView], now: datetime, *, recount: bool = False
 ) -> dict[str, Any] | None:
     """Return the merge patch of the pool's status, or None where nothing has to be written.
+
+    The counts of workers go along with writes of the ledger, and with ``recount`` by themselves where they differ.
 
     The sum is computed from the ledger as it will be, never carried on from a number.
     """
@@ -71,12 +73,19 @@ def status_patch(
         wanted["ledgerRepairs"] = int(pool.status.get("ledgerRepairs") or 0) + repairs
     status = {name: value for name, value in wanted.items() if pool.status.get(name) != value}
     if patch or "ledger" not in pool.status:
-        # the API server wants reserved and ledger together, and the counts go along with ledger writes only
+        # the API server wants reserved and ledger together
         status["ledger"] = patch
         status["reserved"] = wanted["reserved"]
-        status["workers"] = _replacing(pool.status.get("workers") or {}, count_states(workers))
         status["evicted"] = evicted(pool, change.released, workers)
+        recount = True
+    if recount and counts_differ(pool, workers):
+        status["workers"] = _replacing(pool.status.get("workers") or {}, count_states(workers))
     return status or None
+
+
+def counts_differ(pool: PoolView, workers: Iterable[WorkerView]) -> bool:
+    """Whether ``status.workers`` is not what is to be counted now."""
+    return (pool.status.get("workers") or {}) != count_states(workers)
 
 
 def count_states(workers: Iterable[WorkerView]) -> dict[str, int]:

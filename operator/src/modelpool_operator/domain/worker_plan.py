@@ -165,7 +165,8 @@ def _serving(seen: Seen, now: datetime) -> _Draft:
         return _Draft(moves=(_move(_S.LOADING, Reason.CONTAINER_RESTARTED, message, now),), failure=end)
     if seen.health_status is HealthStatus.UNHEALTHY and not seen.cut_off:
         missed = f"{seen.health.misses} pings in a row failed, the last one: {seen.health.last_outcome}"
-        return _Draft(moves=(_move(_S.EVICTING, Reason.HEALTH_CHECK, missed, now),))
+        dead = Failure(Reason.HEALTH_CHECK, missed)
+        return _Draft(moves=(_move(_S.EVICTING, dead.reason, dead.message, now),), failure=dead)
     if moves := _from_pong(seen, now):
         return _Draft(moves=moves, from_pong=True, failure=seen.new_end)
     ask, due = idle_eviction(seen, now)
@@ -187,8 +188,9 @@ def _evicting(seen: Seen, now: datetime) -> _Draft:
     if pod is None:
         if seen.entry is not None:
             return _Draft(actions=(AskPool(),))
-        reason = str(worker.status.get("reason") or Reason.POD_LOST)
-        return _Draft(moves=(_move(_S.DEAD, reason, "the pod is gone and its reservation released", now),))
+        reason, why = str(worker.status.get("reason") or Reason.POD_LOST), str(worker.status.get("message") or "")
+        gone = "the pod is gone and its reservation released" if worker.had_pod else "there was no pod yet"
+        return _Draft(moves=(_move(_S.DEAD, reason, f"{gone}; {why}" if why else gone, now),))
     if pod.deleting:
         return _Draft()
     deaf = worker.status.get("reason") in (Reason.HEALTH_CHECK, Reason.EXITED_UNEXPECTEDLY)

@@ -1,7 +1,7 @@
 """The reconcile of one ModelPool: the only writer of its ledger."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from modelpool_operator.domain.errors import (
     InvalidError,
     NotFoundError,
 )
-from modelpool_operator.domain.ledger import LedgerChange, status_patch
+from modelpool_operator.domain.ledger import LedgerChange, counts_differ, status_patch
 from modelpool_operator.domain.objects import Entry, PoolView, WorkerView, pool_view
 from modelpool_operator.domain.pods import ImageSettings, build_pod
 from modelpool_operator.domain.podview import PodView, pod_view
@@ -36,6 +36,8 @@ _log = structlog.get_logger(__name__)
 #: Pods created at the same time.
 _PARALLEL: Final = 16
 _TRIES: Final = 6
+#: Counts that no ledger write has brought up to date are written at most this often.
+_RECOUNT_SECONDS: Final = 10.0
 #: The token Secret of a pool in use is looked after this often.
 _SECRET_SECONDS: Final = 30.0
 
@@ -71,6 +73,7 @@ class PoolReconciler:
         self._notify = notify
         self._again = again
         self._monotonic = monotonic
+        self._recounted: dict[Key, float] = {}
         self._limit = asyncio.Semaphore(_PARALLEL)
 
     async def reconcile(self, key: Key) -> None:
@@ -126,7 +129,7 @@ class PoolReconciler:
         # a worker that was told to go while its pod was made has no use for the room any more
         reserved = [(worker, uid) for worker, uid in made if self._still_waits(worker, pool)]
         change = LedgerChange(tuple(confirmed.released), tuple(reserved), tuple(confirmed.found), confirmed.lost)
-        patch = status_patch(pool, change, workers, self._client.clock.now())
+        patch = status_patch(pool, change, workers, self._client.clock.now(), recount=self._may_recount(pool, workers))
         if patch is not None:
             body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
             obj = await self._client.patch(paths.pools(pool.namespace, pool.name, "status"), body)
@@ -185,6 +188,18 @@ class PoolReconciler:
                 _log.warning("pod.not-created", pool=(pool.namespace, pool.name), error=str(result)[:500])
                 self._again((pool.namespace, pool.name), 2.0)
         return reserved, refused
+
+    def _may_recount(self, pool: PoolView, workers: Sequence[WorkerView]) -> bool:
+        """Whether the counts of workers may be written by themselves: they are true again within some seconds."""
+        key, now = (pool.namespace, pool.name), self._monotonic()
+        if not counts_differ(pool, workers):
+            return False
+        due = self._recounted.get(key, -_RECOUNT_SECONDS) + _RECOUNT_SECONDS
+        if now < due:
+            self._again(key, due - now)
+            return False
+        self._recounted[key] = now
+        return True
 
     def _still_waits(self, worker: WorkerView, pool: PoolView) -> bool:
         known = self._knowledge.workers.get(worker.key)

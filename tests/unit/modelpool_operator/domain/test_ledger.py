@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modelpool_api import WorkerState
 from modelpool_operator.domain.ledger import LedgerChange, count_states, status_patch
 from modelpool_operator.domain.objects import Amount, Entry
-from unit.modelpool_operator.domain.scenes import NOW, entry, pool, running, worker
+from unit.modelpool_operator.domain.scenes import NOW, UID, entry, pool, running, worker
 
 _S = WorkerState
 
@@ -172,3 +172,14 @@ def test_after_any_write_reserved_is_the_sum_of_the_ledger(held, wanted, release
     assert status["reserved"]["memoryMiB"] == sum(each["memoryMiB"] for each in status["ledger"].values())
     stays = (set(held) - released) | (set(wanted) - set(held))
     assert set(status["ledger"]) == stays
+
+
+@pytest.mark.parametrize(("recount", "written"), [(True, {"Spawning": None, "Ready": 1}), (False, None)], ids=str)
+def test_counts_that_no_ledger_write_brought_up_to_date_are_written_when_asked_for(recount, written):
+    entries = {UID: entry()}
+    first = status_patch(pool(entries), LedgerChange(), [], NOW) or {}
+    of = pool(entries, status={**first, "workers": {"Spawning": 1}})
+
+    patch = status_patch(of, LedgerChange(), [worker()], NOW, recount=recount)
+
+    assert (patch or {}).get("workers") == written
