@@ -10,6 +10,7 @@ import os
 import subprocess
 from pathlib import Path
 
+from cluster.buildah import CONTAINED
 from cluster.host import run
 from cluster.oci import LAYER, Json, add_json, blob, digest_of, finish
 
@@ -30,7 +31,8 @@ class BlobStore:
         self.notes.mkdir(parents=True, exist_ok=True)
         self.tidy()
         command = ["skopeo", "copy", "--quiet", "--insecure-policy", "--dest-oci-accept-uncompressed-layers"]
-        run([*command, source, f"oci:{self.layout}:{name}"])
+        # contained: reading a storage leaves a mount behind otherwise
+        run([*CONTAINED, *command, source, f"oci:{self.layout}:{name}"])
         for layer in self._manifest(name)["layers"]:
             if layer["size"] >= COMPRESS_FROM_BYTES:
                 self._compress(layer["digest"])
