@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import cache
 from cluster.cache import cached, hash_of
 
 TESTS = Path(__file__).parents[2]
@@ -46,6 +47,7 @@ def test_a_killed_build_is_no_entry_and_the_next_build_clears_it(tmp_path):
     program = """
 import os, signal, sys
 from pathlib import Path
+from cluster import cache
 from cluster.cache import cached
 def build(folder):
     (folder / "half").write_text("half")
@@ -61,20 +63,22 @@ cached("kind", "a", build, root=Path(sys.argv[1]))
     assert [path.name for path in entry.iterdir()] == ["file"]
 
 
-def test_a_second_run_waits_for_the_build_of_the_first(tmp_path, capsys):
+def test_a_second_run_waits_for_the_build_of_the_first(tmp_path, monkeypatch):
     results = []
     second = threading.Thread(target=lambda: results.append(cached("kind", "a", never, root=tmp_path)))
+    waits = threading.Event()
+    monkeypatch.setattr(
+        cache, "print", lambda *said, **_: waits.set() if "Waiting for" in said[0] else None, raising=False
+    )
 
     def build(folder):
         second.start()
         # The second run says that it waits before it waits: then the lock is what holds it back.
-        said = ""
-        while "Waiting for another run" not in said:
-            said += capsys.readouterr().out
+        assert waits.wait(30)
         (folder / "file").write_text("built")
 
     first = cached("kind", "a", build, root=tmp_path)
-    second.join()
+    second.join(30)
     assert results == [first]
 
 
