@@ -9,9 +9,9 @@ from typing import Final
 
 from modelpool_api import WorkerState
 from modelpool_operator.api.names import Reason
-from modelpool_operator.domain.objects import NOTHING, Amount, PoolView, WorkerView
+from modelpool_operator.domain.objects import NOTHING, Amount, PoolView, WorkerView, sum_amounts
 from modelpool_operator.domain.pods import template_problem
-from modelpool_operator.domain.room import Candidate, RoomPlan, plan_room, sum_amounts
+from modelpool_operator.domain.room import Candidate, RoomPlan, plan_room
 
 #: What a pool's ledger may hold (the CRD's bound).
 MAX_ENTRIES: Final = 1000

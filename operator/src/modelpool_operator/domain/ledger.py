@@ -8,9 +8,8 @@ from typing import Any
 
 from modelpool_api import STATES, WorkerState
 from modelpool_operator.domain.conditions import Condition, merged
-from modelpool_operator.domain.objects import NOTHING, Amount, Entry, PoolView, WorkerView
+from modelpool_operator.domain.objects import NOTHING, Amount, Entry, PoolView, WorkerView, sum_amounts
 from modelpool_operator.domain.podview import PodView, format_time
-from modelpool_operator.domain.room import sum_amounts
 
 Json = dict[str, Any]
 

@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from modelpool_api import TERMINAL_STATES, WorkerState, parse_state
-from modelpool_operator.api import names
 from modelpool_operator.api.modelpool import ModelPoolSpec
 from modelpool_operator.api.modelworker import ModelWorkerSpec
 from modelpool_operator.domain.mirror import Mirrored
@@ -55,6 +54,11 @@ class Entry:
     amount: Amount
     since: str
 
+    @property
+    def pod_name(self) -> str:
+        """Name of the pod that the reservation is for."""
+        return _pod_name(self.name, self.uid)
+
 
 @dataclass(frozen=True)
 class WorkerView:
@@ -89,8 +93,8 @@ class WorkerView:
 
     @property
     def pod_name(self) -> str:
-        """The one name its pod can have: names may be reused, uids are not."""
-        return f"{self.name}-{self.uid[:5]}"
+        """The one name its pod can have."""
+        return _pod_name(self.name, self.uid)
 
     @property
     def had_pod(self) -> bool:
@@ -151,7 +155,7 @@ class PoolView:
     @property
     def reserved(self) -> Amount:
         """The sum of the ledger."""
-        return total(self.ledger.values())
+        return sum_amounts(entry.amount for entry in self.ledger.values())
 
     @property
     def draining(self) -> bool:
@@ -164,12 +168,17 @@ class PoolView:
         return not self.deleting and self.spec.stop_policy == "None"
 
 
-def total(entries: Iterable[Entry]) -> Amount:
-    """Return the sum of some reservations."""
-    amount = Amount()
-    for entry in entries:
-        amount += entry.amount
-    return amount
+def sum_amounts(amounts: Iterable[Amount]) -> Amount:
+    """Add up amounts."""
+    result = Amount()
+    for amount in amounts:
+        result += amount
+    return result
+
+
+def _pod_name(name: str, uid: str) -> str:
+    """Return the one name that a worker's pod can have: names may be reused, uids are not."""
+    return f"{name}-{uid[:5]}"
 
 
 def worker_view(obj: Mapping[str, Any]) -> WorkerView:
@@ -203,8 +212,3 @@ def pool_view(obj: Mapping[str, Any]) -> PoolView:
         spec=ModelPoolSpec.model_validate(obj["spec"]),
         status=obj.get("status") or {},
     )
-
-
-def has_worker_finalizer(worker: WorkerView) -> bool:
-    """Whether the worker cannot vanish before its release."""
-    return names.WORKER_FINALIZER in worker.finalizers

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from modelpool_api import WorkerState
-from modelpool_operator.domain.objects import NOTHING, Amount
+from modelpool_operator.domain.objects import NOTHING, Amount, sum_amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +89,3 @@ def plan_room(need: Amount, free: Amount, workers: Iterable[Candidate], *, prior
             chosen.remove(candidate)
             room -= candidate.amount
     return RoomPlan(tuple(chosen), coming)
-
-
-def sum_amounts(amounts: Iterable[Amount]) -> Amount:
-    """Add up amounts."""
-    result = NOTHING
-    for amount in amounts:
-        result += amount
-    return result

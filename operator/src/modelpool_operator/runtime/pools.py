@@ -145,10 +145,10 @@ class PoolReconciler:
         confirmed = _Confirmed()
         by_uid = {worker.uid: worker for worker in workers}
         for entry in pool.ledger.values():
-            known = self._knowledge.pods.get((pool.namespace, _pod_name(entry)))
+            known = self._knowledge.pods.get((pool.namespace, entry.pod_name))
             if known is not None and known.uid == entry.pod_uid:
                 continue
-            pod = await self._read_pod((pool.namespace, _pod_name(entry)))
+            pod = await self._read_pod((pool.namespace, entry.pod_name))
             if pod is None or pod.uid != entry.pod_uid:
                 confirmed.released.append(entry)
                 confirmed.lost += entry.uid not in by_uid
@@ -318,7 +318,3 @@ class PoolReconciler:
             return None
         self._knowledge.pods.observe(obj, tell=False)
         return pod_view(obj)
-
-
-def _pod_name(entry: Entry) -> str:
-    return f"{entry.name}-{entry.uid[:5]}"
