@@ -30,10 +30,10 @@ import httpx
 from modelpool_api import WorkerEvent, WorkerState
 from modelpool_api.pod import ENV_MODEL_SOURCE, LIFECYCLE_PORT
 from modelpool_operator.api import names
-from modelpool_worker.app_lifecycle import create_app
-from modelpool_worker.bearer import BearerToken
 from modelpool_worker.machine import Gauges, Machine
-from modelpool_worker.server import create_server, listen
+from modelpool_worker.web.bearer import BearerToken
+from modelpool_worker.web.lifecycle_app import create_app
+from modelpool_worker.web.server import create_server, listen
 
 T = TypeVar("T")
 Json = dict[str, Any]

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelpool_worker import app_inference, app_lifecycle
-from modelpool_worker.bearer import BearerToken
-from modelpool_worker.capabilities.base import Loaded
+from modelpool_worker.capabilities.base import Loaded, Prepared
 from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
-from modelpool_worker.request_queue import BatchLimits, RequestQueue
 from modelpool_worker.runner import Runner
+from modelpool_worker.scheduling.request_queue import RequestQueue
 from modelpool_worker.settings import WorkerSettings
+from modelpool_worker.web import inference_app, lifecycle_app
+from modelpool_worker.web.bearer import BearerToken
 
 
 class Gated:
@@ -45,9 +45,9 @@ class Gated:
             raise RuntimeError("device lost")
 
     def prepare(self, inputs):
-        return [(text, len(text)) for text in inputs]
+        return [Prepared(text, len(text), len(text)) for text in inputs]
 
-    def run_batch(self, values):
+    def run_batch(self, values, wanted):
         self.entered.set()
         assert self.gate.wait(30)
         self.batches.append(list(values))
@@ -112,7 +112,6 @@ def make_worker(tmp_path):
         queue = RequestQueue(
             max_requests=settings.max_queued_requests,
             max_inputs=settings.max_queued_inputs,
-            limits=BatchLimits(settings.max_batch_items, settings.max_batch_tokens),
         )
         runner = Runner(settings, machine, queue, metrics, create=lambda _name: capability)
         token = BearerToken(settings.token_file, clock)
@@ -123,8 +122,8 @@ def make_worker(tmp_path):
             queue,
             metrics,
             runner,
-            app_inference.create_app(settings, machine, runner, metrics),
-            app_lifecycle.create_app(machine, token, gauges=runner.gauges, wall_clock=lambda: 1_700_000_000.0),
+            inference_app.create_app(settings, machine, runner, metrics),
+            lifecycle_app.create_app(machine, token, gauges=runner.gauges, wall_clock=lambda: 1_700_000_000.0),
         )
         made.append(worker)
         return worker

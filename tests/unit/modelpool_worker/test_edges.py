@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from modelpool_worker.bearer import GRACE_SECONDS, BearerToken
 from modelpool_worker.capabilities import registry
 from modelpool_worker.cpus import usable_cpus
 from modelpool_worker.errors import NeverLoadsError, RetryLoadError
+from modelpool_worker.models.sources import Source, fetch, hub_error, parse
 from modelpool_worker.settings import WorkerSettings, settings_sentence
-from modelpool_worker.sources import Source, fetch, hub_error, parse
 from modelpool_worker.termination import write_sentence
+from modelpool_worker.web.bearer import GRACE_SECONDS, BearerToken
 
 
 @pytest.mark.parametrize(

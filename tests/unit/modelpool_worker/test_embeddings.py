@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from modelpool_worker.embeddings import EmbeddingRequest, encode_answer, parse_request
 from modelpool_worker.errors import InvalidRequestError, ModelNotFoundError
+from modelpool_worker.openai.embeddings import EmbeddingRequest, encode_answer, parse_request
 
 SECRET = "swordfish"
 

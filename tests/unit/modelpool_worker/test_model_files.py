@@ -5,10 +5,10 @@ import struct
 
 import pytest
 
-from modelpool_worker.capabilities.sentence_folder import Recipe, read_recipe
-from modelpool_worker.capabilities.shapes import check_shapes
+from modelpool_worker.embedding.sentence_folder import Recipe, read_recipe
 from modelpool_worker.errors import NeverLoadsError
-from modelpool_worker.model_files import check
+from modelpool_worker.models.model_files import check
+from modelpool_worker.models.shapes import check_shapes
 
 CONFIG = {"model_type": "bert", "hidden_size": 4, "num_hidden_layers": 1}
 

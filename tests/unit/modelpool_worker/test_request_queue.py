@@ -6,21 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelpool_worker.capabilities.base import Prepared
 from modelpool_worker.errors import InferenceFailedError, QueueFullError
-from modelpool_worker.request_queue import BatchLimits, RequestQueue
+from modelpool_worker.scheduling.choices import BatchLimits, choose_batch, choose_joins
+from modelpool_worker.scheduling.request_queue import RequestQueue
 
 LIMITS = BatchLimits(items=4, tokens=100)
 
 
-def queue_of(*costs, limits=LIMITS):
+def queue_of(*costs, group=lambda _name: None):
     """A queue and one job per list of costs; the values tell them apart: ``job.index``."""
-    queue = RequestQueue(max_requests=100, max_inputs=1000, limits=limits)
+    queue = RequestQueue(max_requests=100, max_inputs=1000)
     jobs = []
     for number, list_of_costs in enumerate(costs):
         job = queue.open(len(list_of_costs))
-        queue.put(job, [(f"{number}.{i}", cost) for i, cost in enumerate(list_of_costs)])
+        names = [f"{number}.{i}" for i in range(len(list_of_costs))]
+        queue.put(
+            job, [Prepared(name, cost, cost, group(name)) for name, cost in zip(names, list_of_costs, strict=True)]
+        )
         jobs.append(job)
     return queue, jobs
+
+
+def take(queue):
+    return queue.take(lambda jobs: choose_batch(jobs, LIMITS))
 
 
 def values(batch):
@@ -45,7 +54,7 @@ def values(batch):
 async def test_batches(costs, batches):
     queue, _jobs = queue_of(*costs)
     taken = []
-    while batch := queue.take():
+    while batch := take(queue):
         taken.append(values(batch))
     assert taken == batches
 
@@ -55,7 +64,7 @@ def test_everything_runs_once_and_within_the_limits(costs):
     async def drain():
         queue, jobs = queue_of(*costs)
         ran = []
-        while batch := queue.take():
+        while batch := take(queue):
             padded = max(item.cost for item in batch) * len(batch)
             assert len(batch) == 1 or (len(batch) <= LIMITS.items and padded <= LIMITS.tokens)
             ran += values(batch)
@@ -66,21 +75,43 @@ def test_everything_runs_once_and_within_the_limits(costs):
     asyncio.run(drain())
 
 
+async def test_only_what_is_of_one_group_shares_a_batch():
+    queue, _jobs = queue_of([1, 1], [1], [1], group=lambda name: name[0] in "02")
+    assert values(take(queue)) == ["0.0", "2.0", "0.1"]
+    assert values(take(queue)) == ["1.0"]
+
+
+@pytest.mark.parametrize(
+    ("running", "costs", "joins"),
+    [
+        pytest.param([], [[500], [1]], ["0.0"], id="where nothing runs the first joins whatever its cost"),
+        pytest.param([], [[20], [20, 20]], ["0.0", "1.0", "1.1"], id="several join at once"),
+        pytest.param([30], [[30], [30], [30]], ["0.0", "1.0"], id="padded to the longest they fit the token limit"),
+        pytest.param([10], [[60], [1]], [], id="nobody overtakes one who must wait"),
+        pytest.param([1, 1, 1], [[1], [1]], ["0.0"], id="no more than the item limit"),
+        pytest.param([80], [[1], [1]], [], id="short ones wait for a long one as well"),
+    ],
+)
+async def test_rows_that_join(running, costs, joins):
+    queue, _jobs = queue_of(*costs)
+    assert values(queue.take(lambda jobs: choose_joins(jobs, running, LIMITS))) == joins
+
+
 async def test_a_long_request_is_first_in_its_turn():
     """Each job's first item leads a batch in turn, so neither long nor short ones starve."""
     queue, _jobs = queue_of([90, 90, 90], [1] * 12)
-    assert [values(queue.take())[0][0] for _ in range(4)] == ["0", "1", "0", "1"]
+    assert [values(take(queue))[0][0] for _ in range(4)] == ["0", "1", "0", "1"]
 
 
 async def test_results_come_in_the_order_of_the_inputs():
     queue, (job,) = queue_of([30, 10, 20])
-    for item in queue.take():
+    for item in take(queue):
         job.deliver(item.index, item.value)
     assert await job.answer == ["0.0", "0.1", "0.2"]
 
 
 async def test_a_full_queue_refuses_and_frees():
-    queue = RequestQueue(max_requests=2, max_inputs=10, limits=LIMITS)
+    queue = RequestQueue(max_requests=2, max_inputs=10)
     first = queue.open(1)
     queue.open(1)
     with pytest.raises(QueueFullError) as refused:
@@ -92,7 +123,7 @@ async def test_a_full_queue_refuses_and_frees():
 
 
 async def test_inputs_are_bounded_too_but_one_request_always_fits():
-    queue = RequestQueue(max_requests=10, max_inputs=10, limits=LIMITS)
+    queue = RequestQueue(max_requests=10, max_inputs=10)
     queue.open(50)
     with pytest.raises(QueueFullError):
         queue.open(1)
@@ -102,32 +133,32 @@ async def test_what_a_client_left_behind_does_not_run():
     queue, (left, stays) = queue_of([1, 1], [1])
     queue.close(left)
     assert queue.depth == 1
-    assert values(queue.take()) == ["1.0"]
+    assert values(take(queue)) == ["1.0"]
     stays.deliver(0, "result")
     assert await stays.answer == ["result"]
 
 
 async def test_a_result_for_a_client_that_left_while_it_ran_is_dropped():
     queue, (job,) = queue_of([1])
-    (item,) = queue.take()
+    (item,) = take(queue)
     queue.close(job)
     job.deliver(item.index, "too late")
     assert job.answer.cancelled()
-    assert queue.take() == []
+    assert take(queue) == []
 
 
 async def test_inputs_prepared_after_the_client_left_are_not_queued():
     queue, (job,) = queue_of([])
     queue.close(job)
-    queue.put(job, [("late", 1)])
-    assert queue.take() == []
+    queue.put(job, [Prepared("late", 1, 1)])
+    assert take(queue) == []
 
 
 async def test_a_failed_job_ends_with_its_error_and_the_rest_of_it_does_not_run():
     queue, (job,) = queue_of([90, 90])
-    queue.take()
+    take(queue)
     job.fail(InferenceFailedError("no"))
-    assert queue.take() == []
+    assert take(queue) == []
     with pytest.raises(InferenceFailedError):
         await job.answer
 
@@ -137,5 +168,5 @@ async def test_filled_waits_for_work():
     waiting = asyncio.create_task(queue.filled())
     await asyncio.sleep(0)
     assert not waiting.done()
-    queue.put(job, [("now", 1)])
+    queue.put(job, [Prepared("now", 1, 1)])
     await asyncio.wait_for(waiting, 1)

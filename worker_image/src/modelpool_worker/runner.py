@@ -3,9 +3,8 @@
 import asyncio
 import gc
 import os
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,16 +16,21 @@ import structlog
 
 from modelpool_api import MemoryReport, WorkerEvent, WorkerState
 from modelpool_api.pod import EXIT_CRASHED, EXIT_EVICTED, EXIT_TERMINATED
-from modelpool_worker import sources
 from modelpool_worker.capabilities import registry
-from modelpool_worker.capabilities.base import Capability, Loaded, LoadRequest
+from modelpool_worker.capabilities.base import BatchCapability, Capability, Loaded, LoadRequest, StepCapability
 from modelpool_worker.cpus import count_cpus
-from modelpool_worker.errors import InferenceFailedError, LoadError, NotServingError
+from modelpool_worker.errors import LoadError, NotServingError
 from modelpool_worker.logs import where
 from modelpool_worker.machine import Gauges, Machine
 from modelpool_worker.metrics import WorkerMetrics
-from modelpool_worker.request_queue import Item, Job, RequestQueue
+from modelpool_worker.models import sources
+from modelpool_worker.scheduling.batch_loop import BatchLoop
+from modelpool_worker.scheduling.choices import BatchLimits
+from modelpool_worker.scheduling.job import Job
+from modelpool_worker.scheduling.request_queue import RequestQueue
+from modelpool_worker.scheduling.step_loop import StepLoop
 from modelpool_worker.settings import WorkerSettings
+from modelpool_worker.threads import in_thread, model_thread, prepare_thread
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -36,8 +40,6 @@ _PREPARE_ITEMS: Final = 64
 _PREPARE_LENGTH: Final = 100_000
 _HOUSEKEEPING_SECONDS: Final = 10.0
 _UNLOAD_SECONDS: Final = 5.0
-#: The model's threads yield to the event loop where CPUs are short, so that probes are answered.
-_MODEL_NICENESS: Final = 5
 _MIB: Final = 1024 * 1024
 
 
@@ -59,7 +61,7 @@ class Runner:
         queue: RequestQueue,
         metrics: WorkerMetrics,
         *,
-        create: Callable[[str], Capability] = registry.create,
+        create: Callable[[str], BatchCapability | StepCapability] = registry.create,
         housekeeping: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -69,9 +71,9 @@ class Runner:
         metrics.watch(pending=lambda: machine.pending, queued=lambda: queue.depth)
         self._create = create
         self._housekeeping = housekeeping
-        self._model_thread = ThreadPoolExecutor(1, "model", initializer=_be_nice)
-        self._prepare_thread = ThreadPoolExecutor(1, "prepare")
-        self._capability: Capability | None = None
+        self._model_thread = model_thread()
+        self._prepare_thread = prepare_thread()
+        self._capability: BatchCapability | StepCapability | None = None
         self.loaded = Loaded(device="", dtype="")
 
     def gauges(self) -> Gauges:
@@ -130,18 +132,26 @@ class Runner:
             self._queue.close(job)
             self._machine.done()
 
-    async def compute(self, job: Job, inputs: Sequence[Any]) -> tuple[list[Any], int]:
-        """Run an admitted job; return one result per input and the tokens they took. Raises ``RequestError``."""
+    async def submit(self, job: Job, inputs: Sequence[Any]) -> int:
+        """Prepare and queue an admitted job's inputs; return the tokens they take.
+
+        Then ``job.answer`` has one result per input, ``job.pieces()`` what comes before. Raises ``RequestError``.
+        """
         capability = self._capability
         if capability is None:
             raise NotServingError(self._machine.state, retry_after=1)
         tokens = first = 0
         while first < len(inputs):
             chunk = inputs[first : first + chunk_size(inputs, first)]
-            prepared = await _in_thread(self._prepare_thread, partial(capability.prepare, chunk))
-            tokens += sum(cost for _value, cost in prepared)
+            prepared = await in_thread(self._prepare_thread, partial(capability.prepare, chunk))
+            tokens += sum(each.tokens for each in prepared)
             self._queue.put(job, prepared, first)
             first += len(chunk)
+        return tokens
+
+    async def compute(self, job: Job, inputs: Sequence[Any]) -> tuple[list[Any], int]:
+        """Run an admitted job; return one result per input and the tokens they took. Raises ``RequestError``."""
+        tokens = await self.submit(job, inputs)
         return await job.answer, tokens
 
     async def _load(self) -> None:
@@ -175,56 +185,23 @@ class Runner:
 
     async def _phase(self, name: str, thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         start = time.monotonic()
-        result = await _in_thread(thread, work)
+        result = await in_thread(thread, work)
         self._machine.phases[name] = seconds = round(time.monotonic() - start, 3)
         self._metrics.phases.labels(name).set(seconds)
         return result
 
     async def _serve(self) -> Exit:
-        """Run batches for ever; return only when the model is beyond repair."""
-        while True:
-            await self._queue.filled()
-            if (batch := self._queue.take()) and not await self._run(batch):
-                return Exit(EXIT_CRASHED, "the model failed on a request and on a check after it; see the worker's log")
+        """Run batches or steps for ever; return only when the model is beyond repair."""
+        limits = BatchLimits(self._settings.max_batch_items, self._settings.max_batch_tokens)
+        limits = limits.below(self.loaded.max_items, self.loaded.max_tokens)
+        capability, shared = self._ready_capability(), (self._queue, limits, self._model_thread, self._metrics)
+        if isinstance(capability, StepCapability):
+            await StepLoop(capability, *shared).run()
+        else:
+            await BatchLoop(capability, *shared).run()
+        return Exit(EXIT_CRASHED, "the model failed on a request and on a check after it; see the worker's log")
 
-    async def _run(self, batch: list[Item]) -> bool:
-        """Run one batch and deliver it; return False when the model does not work any more.
-
-        Where a batch of several requests fails each runs alone, so that none pays for another's.
-        """
-        if await self._try(batch):
-            return True
-        jobs = list(dict.fromkeys(item.job for item in batch))
-        for job in jobs:
-            alone = [item for item in batch if item.job is job]
-            if job.over or (len(jobs) > 1 and await self._try(alone)):
-                continue
-            job.fail(InferenceFailedError("the model failed on this request; the worker's log has the details"))
-        try:
-            await _in_thread(self._model_thread, self._ready_capability().warm_up)
-        except Exception as error:
-            _log.error("model beyond repair", error=type(error).__name__, where=where(error))
-            return False
-        return True
-
-    async def _try(self, batch: list[Item]) -> bool:
-        start = time.monotonic()
-        self._metrics.running.set(len(batch))
-        try:
-            values = [item.value for item in batch]
-            results = await _in_thread(self._model_thread, partial(self._ready_capability().run_batch, values))
-        except Exception as error:
-            _log.error("batch failed", items=len(batch), error=type(error).__name__, where=where(error))
-            return False
-        finally:
-            self._metrics.running.set(0)
-        self._metrics.batch_items.observe(len(batch))
-        self._metrics.batch_seconds.observe(time.monotonic() - start)
-        for item, result in zip(batch, results, strict=True):
-            item.job.deliver(item.index, result)
-        return True
-
-    def _ready_capability(self) -> Capability:
+    def _ready_capability(self) -> BatchCapability | StepCapability:
         if self._capability is None:
             raise RuntimeError("no model is loaded; expected _load() to have ended")
         return self._capability
@@ -244,7 +221,7 @@ class Runner:
         if self._capability is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_UNLOAD_SECONDS):
-                    await _in_thread(self._model_thread, self._capability.unload)
+                    await in_thread(self._model_thread, self._capability.unload)
 
     def _orderly(self) -> Exit:
         return Exit(EXIT_EVICTED if self._machine.evict_accepted else EXIT_TERMINATED)
@@ -282,15 +259,6 @@ def _warm_up(capability: Capability) -> None:
     # what the libraries made so far stays: the collector need not look through it again, which stops every thread
     gc.collect()
     gc.freeze()
-
-
-def _be_nice() -> None:
-    with suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _MODEL_NICENESS)
-
-
-def _in_thread(thread: ThreadPoolExecutor, work: Callable[[], _T]) -> Awaitable[_T]:
-    return asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 def _cause(error: LoadError) -> dict[str, Any]:

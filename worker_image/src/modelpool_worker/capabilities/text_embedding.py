@@ -5,7 +5,7 @@ Texts longer than the model's ``max_seq_length`` are cut there, as sentence-tran
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -17,17 +17,17 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging as transformers_logging
 
-from modelpool_worker import model_files
-from modelpool_worker.capabilities.base import Loaded, LoadRequest
-from modelpool_worker.capabilities.pooling import pool
-from modelpool_worker.capabilities.sentence_folder import Recipe, read_recipe
-from modelpool_worker.capabilities.shapes import check_shapes
-from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, RetryLoadError
+from modelpool_worker.capabilities.base import Loaded, LoadRequest, Prepared
+from modelpool_worker.embedding.pooling import pool
+from modelpool_worker.embedding.sentence_folder import Recipe, read_recipe
+from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
+from modelpool_worker.models import model_files
+from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
+from modelpool_worker.models.shapes import check_shapes
 
 Vector = NDArray[np.float32]
 
 _MAX_TOKENS: Final = 32_768
-_MIB: Final = 1024 * 1024
 
 
 class TextEmbedding:
@@ -46,13 +46,13 @@ class TextEmbedding:
     def load(self, request: LoadRequest) -> Loaded:
         """Load from a local folder, safetensors only, no code of the model's author."""
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self._device = _device(request.gpus)
+        self._device = choose_device(request.gpus)
         torch.set_num_threads(request.threads)
         self._recipe = read_recipe(request.folder, request.source)
         folder = request.folder / self._recipe.subfolder
         files = model_files.check(folder, request.source)
         config = _config(files)
-        dtype = _dtype(request.dtype, self._device)
+        dtype = choose_dtype(request.dtype, self._device)
         self._check_shapes(config, files)
         model = AutoModel.from_pretrained(
             str(folder),
@@ -70,24 +70,24 @@ class TextEmbedding:
         backend.no_padding()
         backend.enable_truncation(self._max_tokens, direction=self._tokenizer.truncation_side)
         self._vocabulary = int(getattr(config, "vocab_size", 0)) or len(self._tokenizer)
-        vector_size = len(self.run_batch([self.prepare(["size"])[0][0]])[0])
-        return Loaded(str(self._device), str(dtype).removeprefix("torch."), vector_size)
+        vector_size = len(self.run_batch([self.prepare(["size"])[0].value], lambda: True)[0])
+        return Loaded(str(self._device), name_of(dtype), vector_size)
 
     def warm_up(self) -> None:
         """Embed a short and a longer text together."""
-        values = [value for value, _cost in self.prepare(["warm up", "a somewhat longer text to warm up with"])]
-        for vector in self.run_batch(values):
+        values = [each.value for each in self.prepare(["warm up", "a somewhat longer text to warm up with"])]
+        for vector in self.run_batch(values, lambda: True):
             if not np.isfinite(vector).all():
                 raise NeverLoadsError("the model's vectors are not finite numbers; try dtype float32")
 
-    def prepare(self, inputs: Sequence[str | list[int]]) -> list[tuple[list[int], int]]:
+    def prepare(self, inputs: Sequence[str | list[int]]) -> list[Prepared]:
         """Turn texts into token ids. Token ids are taken as they are: the special tokens are the caller's."""
         texts = [self._recipe.prompt + text for text in inputs if isinstance(text, str)]
         encoded = iter(self._encode(texts))
         prepared = [next(encoded) if isinstance(item, str) else self._checked(item) for item in inputs]
-        return [(ids, len(ids)) for ids in prepared]
+        return [Prepared(ids, cost=len(ids), tokens=len(ids)) for ids in prepared]
 
-    def run_batch(self, values: Sequence[list[int]]) -> list[Vector]:
+    def run_batch(self, values: Sequence[list[int]], wanted: Callable[[], bool]) -> list[Vector]:
         """Embed lists of token ids; the result does not depend on what else is in the batch."""
         longest = max(len(ids) for ids in values)
         left = self._tokenizer.padding_side == "left"
@@ -114,7 +114,7 @@ class TextEmbedding:
 
     def accelerator_mib(self) -> int:
         """Return what torch has reserved on the accelerator, MiB."""
-        return torch.cuda.memory_reserved(self._device) // _MIB if self._device.type == "cuda" else 0
+        return reserved_mib(self._device)
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if not texts:
@@ -145,25 +145,6 @@ class TextEmbedding:
             raise NeverLoadsError(f"{files.source} does not take text; expected a text encoder for text-embedding")
         wanted = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
         check_shapes(wanted, files.shapes, prefix=skeleton.base_model_prefix, source=files.source)
-
-
-def _device(gpus: int) -> torch.device:
-    if gpus == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        # worth another try: a device plugin or driver that was restarted comes back
-        raise RetryLoadError(
-            f"the worker was promised {gpus} GPU(s) and torch finds none; check the node's driver, device plugin and "
-            "the pool's runtimeClassName"
-        )
-    return torch.device("cuda:0")
-
-
-def _dtype(asked: str, device: torch.device) -> torch.dtype:
-    if asked != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
-    native = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
-    return torch.bfloat16 if native else torch.float32
 
 
 def _config(files: model_files.ModelFiles) -> Any:

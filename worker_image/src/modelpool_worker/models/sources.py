@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from modelpool_worker.errors import NeverLoadsError, RetryLoadError
-from modelpool_worker.model_files import no_safetensors
+from modelpool_worker.models.model_files import no_safetensors
 
 _HF: Final = re.compile(r"hf://(?P<repo>[\w.-]{1,96}(?:/[\w.-]{1,96})?)(?:@(?P<revision>[\w./-]{1,255}))?", re.ASCII)
 _PATTERNS: Final = ("*.safetensors", "*.json", "*.txt", "*.model")

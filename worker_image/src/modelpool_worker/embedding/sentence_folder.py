@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from modelpool_worker.errors import NeverLoadsError
-from modelpool_worker.model_files import read_json, refuse_code
+from modelpool_worker.models.model_files import read_json, refuse_code
 
 POOLING_MODES: Final = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 #: Until version 6 of the library each mode was a switch of its own.

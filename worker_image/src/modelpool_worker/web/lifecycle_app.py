@@ -12,9 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from modelpool_api import EvictRequest
 from modelpool_api.wire import MAX_WAIT_SECONDS
-from modelpool_worker.bearer import BearerToken
 from modelpool_worker.errors import InvalidRequestError, QueueFullError, RequestError
-from modelpool_worker.http_parts import (
+from modelpool_worker.machine import Gauges, Machine
+from modelpool_worker.web.bearer import BearerToken
+from modelpool_worker.web.parts import (
     HANDLERS,
     Guard,
     error_response,
@@ -22,7 +23,6 @@ from modelpool_worker.http_parts import (
     read_body,
     unless_left,
 )
-from modelpool_worker.machine import Gauges, Machine
 
 _MAX_BODY_BYTES: Final = 4096
 _BODY_SECONDS: Final = 5.0

@@ -1,0 +1,1 @@
+"""What embeddings are made by, beside the capability itself."""

@@ -1,0 +1,1 @@
+"""Images from clients: fetched, bounded and decoded."""

@@ -1,0 +1,49 @@
+"""On what a model runs: the device that was promised, and the number format that suits it. Imports torch."""
+
+from typing import Final
+
+import torch
+
+from modelpool_worker.capabilities.base import DType
+from modelpool_worker.errors import RetryLoadError
+
+_MIB: Final = 1024 * 1024
+#: From this compute capability on NVIDIA GPUs calculate in bfloat16 by themselves.
+_NATIVE_BFLOAT16: Final = 8
+
+
+def choose_device(gpus: int) -> torch.device:
+    """Return the first GPU where any was promised, else the CPU; raise ``RetryLoadError`` where torch finds none."""
+    if gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        # worth another try: a device plugin or driver that was restarted comes back
+        raise RetryLoadError(
+            f"the worker was promised {gpus} GPU(s) and torch finds none; check the node's driver, device plugin and "
+            "the pool's runtimeClassName"
+        )
+    return torch.device("cuda:0")
+
+
+def choose_dtype(asked: DType, device: torch.device) -> torch.dtype:
+    """Return the format that was asked for; ``auto`` is bfloat16 where the hardware calculates in it, else float32."""
+    if asked != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether the device multiplies in bfloat16 by itself, which makes it faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= _NATIVE_BFLOAT16
+    return False
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Return the format's name as users write it, such as ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def reserved_mib(device: torch.device) -> int:
+    """Return what torch has reserved on an accelerator, MiB; 0 on the CPU."""
+    return torch.cuda.memory_reserved(device) // _MIB if device.type == "cuda" else 0

@@ -1,0 +1,1 @@
+"""From a request to the model and back: places, batches, rows."""

@@ -1,0 +1,88 @@
+"""Batches: what waits runs together, and what fails together is tried apart."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import structlog
+
+from modelpool_worker.capabilities.base import BatchCapability, NobodyWaitsError
+from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.logs import where
+from modelpool_worker.metrics import WorkerMetrics
+from modelpool_worker.scheduling.choices import BatchLimits, choose_batch
+from modelpool_worker.scheduling.job import Item
+from modelpool_worker.scheduling.request_queue import RequestQueue
+from modelpool_worker.threads import in_thread
+
+_log = structlog.get_logger(__name__)
+
+
+class BatchLoop:
+    """Runs one batch after the other, formed from what waits when the model is free: no delay when idle."""
+
+    def __init__(
+        self,
+        capability: BatchCapability,
+        queue: RequestQueue,
+        limits: BatchLimits,
+        thread: ThreadPoolExecutor,
+        metrics: WorkerMetrics,
+    ) -> None:
+        self._capability = capability
+        self._queue = queue
+        self._choose: Callable[..., list[Item]] = partial(choose_batch, limits=limits)
+        self._thread = thread
+        self._metrics = metrics
+
+    async def run(self) -> None:
+        """Serve until the model is beyond repair."""
+        while True:
+            await self._queue.filled()
+            if (batch := self._queue.take(self._choose)) and not await self._run(batch):
+                return
+
+    async def _run(self, batch: Sequence[Item]) -> bool:
+        """Run one batch and deliver it; return False when the model does not work any more.
+
+        Where a batch of several requests fails each runs alone, so that none pays for another's.
+        """
+        if await self._try(batch):
+            return True
+        jobs = list(dict.fromkeys(item.job for item in batch))
+        for job in jobs:
+            alone = [item for item in batch if item.job is job]
+            if job.over or (len(jobs) > 1 and await self._try(alone)):
+                continue
+            job.fail(InferenceFailedError("the model failed on this request; the worker's log has the details"))
+        try:
+            await in_thread(self._thread, self._capability.warm_up)
+        except Exception as error:
+            _log.error("model beyond repair", error=type(error).__name__, where=where(error))
+            return False
+        return True
+
+    async def _try(self, batch: Sequence[Item]) -> bool:
+        start = time.monotonic()
+        self._metrics.running.set(len(batch))
+        values = [item.value for item in batch]
+        wanted = partial(_wanted, batch)
+        try:
+            results = await in_thread(self._thread, partial(self._capability.run_batch, values, wanted))
+        except NobodyWaitsError:
+            return True
+        except Exception as error:
+            _log.error("batch failed", items=len(batch), error=type(error).__name__, where=where(error))
+            return False
+        finally:
+            self._metrics.running.set(0)
+        self._metrics.batch_items.observe(len(batch))
+        self._metrics.batch_seconds.observe(time.monotonic() - start)
+        for item, result in zip(batch, results, strict=True):
+            item.job.deliver(item.index, result)
+        return True
+
+
+def _wanted(batch: Sequence[Item]) -> bool:
+    return any(not item.job.over for item in batch)

@@ -1,0 +1,79 @@
+"""A request's work while it waits, runs and is answered. Used on the event loop's thread only."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from modelpool_worker.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input of a job, prepared: ``cost`` is its length for batching; only equal ``group`` runs in one batch."""
+
+    job: "Job"
+    index: int
+    value: Any
+    cost: int
+    group: Hashable = None
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request's work. ``answer`` resolves to the results in the order of the inputs."""
+
+    number: int
+    size: int
+    answer: "asyncio.Future[list[Any]]"
+    waiting: deque[Item] = field(default_factory=deque)
+    results: dict[int, Any] = field(default_factory=dict)
+    started: bool = False
+    _pieces: deque[tuple[int, Any]] = field(default_factory=deque)
+    _told: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def over(self) -> bool:
+        """Whether nobody waits for the answer any more: answered, failed, or its client has left."""
+        return self.answer.done()
+
+    def emit(self, index: int, piece: Any) -> None:
+        """Pass on a piece of the result that ``index`` becomes."""
+        if not self.over:
+            self._pieces.append((index, piece))
+            self._told.set()
+
+    def deliver(self, index: int, result: Any) -> None:
+        """Take one result; the last one resolves the answer. What comes after the client has left is dropped."""
+        if self.over:
+            return
+        self.results[index] = result
+        if len(self.results) == self.size:
+            self.answer.set_result([self.results[i] for i in range(self.size)])
+            self._told.set()
+
+    def fail(self, error: RequestError) -> None:
+        """End the job with an error; what is left of it will not run."""
+        self.waiting.clear()
+        if not self.over:
+            self.answer.set_exception(error)
+            self._told.set()
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Any]]:
+        """Yield (index, piece) as they come, until every result is complete; then raise the job's error, if any."""
+        while True:
+            while self._pieces:
+                yield self._pieces.popleft()
+            if self.over:
+                self.answer.result()
+                return
+            self._told.clear()
+            await self._told.wait()
+
+    def close(self) -> None:
+        """Give up what is not done; nobody will look at the answer any more."""
+        self.waiting.clear()
+        self._pieces.clear()
+        if not self.answer.cancel() and not self.answer.cancelled():
+            self.answer.exception()  # looked at, so that asyncio does not complain that nobody did

@@ -1,0 +1,87 @@
+"""The bounded queue between the requests and the one thread that runs the model."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Final
+
+from modelpool_worker.capabilities.base import Prepared
+from modelpool_worker.errors import QueueFullError, RequestError
+from modelpool_worker.scheduling.job import Item, Job
+
+_RETRY_AFTER_SECONDS: Final = 1
+
+
+class RequestQueue:
+    """Requests that wait, in the order of their turns. Used on the event loop's thread only."""
+
+    def __init__(self, *, max_requests: int, max_inputs: int) -> None:
+        self._max_requests = max_requests
+        self._max_inputs = max_inputs
+        self._numbers = count(1)
+        self._jobs: dict[Job, None] = {}
+        self._inputs = 0
+        self._filled = asyncio.Event()
+
+    @property
+    def depth(self) -> int:
+        """Requests admitted of which nothing has run yet."""
+        return sum(1 for job in self._jobs if not job.started)
+
+    def open(self, size: int) -> Job:
+        """Give a request of ``size`` inputs its place, or raise ``QueueFullError``. Ended by ``close``.
+
+        One request alone always fits: its size was bounded before.
+        """
+        waiting = self.depth
+        if waiting >= self._max_requests or (waiting and self._inputs + size > self._max_inputs):
+            raise QueueFullError(
+                f"{waiting} requests wait already and there is no room for more; try again in a moment",
+                retry_after=_RETRY_AFTER_SECONDS,
+            )
+        job = Job(next(self._numbers), size, asyncio.get_running_loop().create_future())
+        self._jobs[job] = None
+        self._inputs += size
+        return job
+
+    def put(self, job: Job, inputs: Sequence[Prepared], first: int = 0) -> None:
+        """Queue prepared inputs of a job, numbered from ``first``."""
+        if job in self._jobs and not job.over:
+            job.waiting.extend(
+                Item(job, index, each.value, each.cost, each.group) for index, each in enumerate(inputs, first)
+            )
+            self._filled.set()
+
+    def close(self, job: Job) -> None:
+        """Free the job's place. What still waits is dropped; what runs is finished and thrown away."""
+        if job in self._jobs:
+            del self._jobs[job]
+            self._inputs -= job.size
+            job.close()
+
+    def take(self, choose: Callable[[Sequence[Job]], list[Item]]) -> list[Item]:
+        """Remove and return the items that ``choose`` picks from the jobs; empty when nothing waits."""
+        chosen = choose([job for job in self._jobs if not job.over])
+        taken: dict[Job, set[int]] = {}
+        for item in chosen:
+            item.job.started = True
+            taken.setdefault(item.job, set()).add(item.index)
+        for job, indices in taken.items():
+            job.waiting = deque(item for item in job.waiting if item.index not in indices)
+        if chosen:  # the job that was first goes last, so that each is first in its turn
+            first = next(job for job in self._jobs if job in taken and not job.over)
+            del self._jobs[first]
+            self._jobs[first] = None
+        return chosen
+
+    async def filled(self) -> None:
+        """Return once something waits."""
+        while not any(job.waiting for job in self._jobs):
+            self._filled.clear()
+            await self._filled.wait()
+
+    def fail_all(self, error: RequestError) -> None:
+        """End every job with ``error``: the process is about to stop."""
+        for job in list(self._jobs):
+            job.fail(error)

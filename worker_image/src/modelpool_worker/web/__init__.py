@@ -1,0 +1,1 @@
+"""HTTP: two ports, their endpoints, and what both share."""
