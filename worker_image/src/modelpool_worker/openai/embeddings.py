@@ -1,7 +1,6 @@
 """The embeddings endpoint's request and answer, in OpenAI's shape. Pure: bytes in, bytes out."""
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,15 +9,12 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from modelpool_worker.errors import InvalidRequestError, ModelNotFoundError
+from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.openai.body import check_model, read_object
 
 MAX_INPUTS: Final = 2048
 MAX_CHARS: Final = 1_000_000
 MAX_TOKENS: Final = 32_768
-MAX_NESTED: Final = 4096
-
-# linear in the body: nothing is given back, and a string that never ends is taken to its end
-_STRING_OR_BRACKET: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]', re.DOTALL)
 
 _EXPECTED: Final = (
     'expected a string, a list of strings, a list of token ids, or a list of such lists: "input": "hello"'
@@ -39,14 +35,8 @@ def parse_request(body: bytes, *, model_name: str, vector_size: int) -> Embeddin
 
     Raises ``InvalidRequestError`` or ``ModelNotFoundError`` with a sentence that repeats nothing of the body.
     """
-    request = _read(body)
-    if not isinstance(request, dict):
-        raise InvalidRequestError("the body is not a JSON object; expected one with model and input")
-    model = request.get("model")
-    if not isinstance(model, str) or not model:
-        raise InvalidRequestError(f'model is missing; expected "model": "{model_name}"', param="model")
-    if model != model_name:
-        raise ModelNotFoundError(f'this worker serves another model; expected "model": "{model_name}"', param="model")
+    request = read_object(body)
+    check_model(request, model_name)
     encoding = request.get("encoding_format")
     if encoding not in (None, "float", "base64"):
         raise InvalidRequestError('encoding_format is not known; expected "float" or "base64"', param="encoding_format")
@@ -89,20 +79,6 @@ def _shown(vector: NDArray[np.float32], request: EmbeddingRequest) -> Any:
     if request.as_base64:
         return base64.b64encode(cut.astype("<f4").tobytes()).decode("ascii")
     return np.ascontiguousarray(cut, dtype=np.float32)
-
-
-def _read(body: bytes) -> Any:
-    """Parse JSON, refusing what has far more objects and lists than any request: making them would hold up all."""
-    if body.count(b"[") + body.count(b"{") > MAX_NESTED:
-        outside = 0
-        for match in _STRING_OR_BRACKET.finditer(body):
-            outside += match.end() - match.start() == 1
-            if outside > MAX_NESTED:
-                raise InvalidRequestError(f"the body has too many lists and objects; expected at most {MAX_NESTED}")
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise InvalidRequestError("the body is not valid JSON; expected an object with model and input") from None
 
 
 def _inputs(given: Any) -> tuple[str | list[int], ...]:
