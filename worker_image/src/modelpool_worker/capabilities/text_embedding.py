@@ -6,16 +6,13 @@ Texts longer than the model's ``max_seq_length`` are cut there, as sentence-tran
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import AutoModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
-from transformers.utils import logging as transformers_logging
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Prepared
 from modelpool_worker.embedding.pooling import pool
@@ -23,7 +20,7 @@ from modelpool_worker.embedding.sentence_folder import Recipe, read_recipe
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
 from modelpool_worker.models import model_files
 from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
-from modelpool_worker.models.shapes import check_shapes
+from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, load_tokenizer, read_config
 
 Vector = NDArray[np.float32]
 
@@ -45,7 +42,6 @@ class TextEmbedding:
 
     def load(self, request: LoadRequest) -> Loaded:
         """Load from a local folder, safetensors only, no code of the model's author."""
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._device = choose_device(request.gpus)
         torch.set_num_threads(request.threads)
         self._recipe = read_recipe(request.folder, request.source)
@@ -53,17 +49,12 @@ class TextEmbedding:
         files = model_files.check(folder, request.source)
         config = _config(files)
         dtype = choose_dtype(request.dtype, self._device)
-        self._check_shapes(config, files)
-        model = AutoModel.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        self._model = model.to(self._device).eval()
-        self._tokenizer = _tokenizer(folder, request.source, self._recipe)
+        skeleton = build_skeleton(AutoModel, config, files)
+        if "input_ids" not in inspect.signature(skeleton.forward).parameters:
+            raise NeverLoadsError(f"{files.source} does not take text; expected a text encoder for text-embedding")
+        check_weights(skeleton, files)
+        self._model = load_model(AutoModel, config, files, dtype, self._device)
+        self._tokenizer = _tokenizer(files, self._recipe)
         self._max_tokens = _max_tokens(self._recipe, self._tokenizer, config)
         # tokenizer.json may bring a limit and a fixed padding of its own, which are not the model's
         backend = self._tokenizer.backend_tokenizer
@@ -133,52 +124,20 @@ class TextEmbedding:
             )
         return ids
 
-    def _check_shapes(self, config: Any, files: model_files.ModelFiles) -> None:
-        try:
-            with torch.device("meta"):
-                skeleton = AutoModel.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
-        except Exception as error:  # sizes that contradict each other fail in many ways
-            raise NeverLoadsError(
-                f"config.json of {files.source} describes no model ({type(error).__name__}); copy the model again"
-            ) from error
-        if "input_ids" not in inspect.signature(skeleton.forward).parameters:
-            raise NeverLoadsError(f"{files.source} does not take text; expected a text encoder for text-embedding")
-        wanted = {name: tuple(parameter.shape) for name, parameter in skeleton.named_parameters()}
-        check_shapes(wanted, files.shapes, prefix=skeleton.base_model_prefix, source=files.source)
-
 
 def _config(files: model_files.ModelFiles) -> Any:
-    kind = files.config.get("model_type")
-    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
-        raise NeverLoadsError(
-            f"config.json of {files.source} names a model_type that this worker does not know; expected one that "
-            "transformers knows, for example bert"
-        )
-    try:
-        config = AutoConfig.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # its checks raise errors of many kinds; all of them mean a wrong config
-        raise NeverLoadsError(
-            f"config.json of {files.source} was refused by transformers ({type(error).__name__}); copy the model again"
-        ) from error
+    config = read_config(files)
     has_vision = getattr(config, "vision_config", None) is not None
     if type(config) not in MODEL_MAPPING or has_vision or getattr(config, "is_encoder_decoder", False):
         raise NeverLoadsError(
-            f"{files.source} is a {kind} model, which does not fit capability text-embedding; expected a text encoder "
-            "such as bert, roberta, xlm-roberta, mpnet, modernbert or qwen3"
+            f"{files.source} is a {config.model_type} model, which does not fit capability text-embedding; expected a "
+            "text encoder such as bert, roberta, xlm-roberta, mpnet, modernbert or qwen3"
         )
     return config
 
 
-def _tokenizer(folder: Path, source: str, recipe: Recipe) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises bare Exception for a broken tokenizer.json
-        raise NeverLoadsError(
-            f"the tokenizer of {source} cannot be loaded ({type(error).__name__}); expected tokenizer.json beside "
-            "config.json"
-        ) from error
-    if not tokenizer.is_fast:
-        raise NeverLoadsError(f"{source} has no tokenizer.json; save its tokenizer once with a current transformers")
+def _tokenizer(files: model_files.ModelFiles, recipe: Recipe) -> Any:
+    tokenizer = load_tokenizer(files.folder, files.source)
     if recipe.lower_case:
         from tokenizers import normalizers
 
