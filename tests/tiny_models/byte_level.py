@@ -1,50 +1,21 @@
-"""A byte-level BPE tokenizer, trained in a moment: it knows every byte, so every text has tokens and back."""
+"""A byte-level BPE tokenizer, made by rule instead of trained, so that it is the same each time.
+
+It knows every byte, so every text has tokens and back; a token may be half a character, as in real ones.
+"""
 
 from collections.abc import Sequence
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-_WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "picture",
-    "image",
-    "shows",
-    "what",
-    "colour",
-    "describe",
-    "this",
-    "red",
-    "green",
-    "blue",
-    "round",
-    "square",
-    "hello",
-    "world",
-    "please",
-    "answer",
-    "shortly",
-    "and",
-    "in",
-    "one",
-    "sentence",
-    "because",
-    "it",
-    "is",
-    "late",
-    "tomorrow",
-    "morning",
-    "under",
-    "over",
-    "bridge",
-    "river",
-]
+_TEXT = (
+    "the a cat dog picture image shows what colour describe this red green blue round square hello world "
+    "please answer shortly and in one sentence because it is late tomorrow morning under over bridge river"
+)
+_SPACE = "Ġ"  # how byte-level BPE writes a space
 
-#: ChatML, with content as a text or as parts; an image part becomes the token given as `image`.
-CHAT_TEMPLATE = (
+#: ChatML; content is a text or a list of parts, and IMAGE becomes what stands for an image.
+_CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
     "{% for part in message['content'] %}"
@@ -55,30 +26,28 @@ CHAT_TEMPLATE = (
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def train(more_special: Sequence[str] = (), *, vocabulary: int = 512, image: str = "") -> PreTrainedTokenizerFast:
-    """Return a tokenizer padding left, end of text `<|im_end|>`, with the chat template above.
+def byte_level(more_special: Sequence[str] = (), *, image: str = "") -> PreTrainedTokenizerFast:
+    """Return a tokenizer padding left, with ``<|im_end|>`` at the end of a text and a chat template.
 
-    ``more_special`` are further special tokens, ``image`` what stands for an image in the template.
+    ``more_special`` are further special tokens, ``image`` is what the template writes for an image.
     """
-    tokenizer = Tokenizer(models.BPE())
+    vocabulary = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges: dict[tuple[str, str], None] = {}
+    for word in (_SPACE + word for word in _TEXT.split()):
+        for end in range(2, len(word) + 1):
+            merges[word[: end - 1], word[end - 1]] = None
+            vocabulary.setdefault(word[:end], len(vocabulary))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=list(merges)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(
-        [" ".join(_WORDS[i:] + _WORDS[:i]) for i in range(len(_WORDS))],
-        trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            special_tokens=[*SPECIAL, *more_special],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (*SPECIAL, *more_special)])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         padding_side="left",
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         additional_special_tokens=list(more_special),
-        model_max_length=4096,
+        model_max_length=1024,
     )
-    fast.chat_template = CHAT_TEMPLATE.replace("IMAGE", image)
+    fast.chat_template = _CHAT_TEMPLATE.replace("IMAGE", image)
     return fast

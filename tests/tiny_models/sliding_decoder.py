@@ -1,4 +1,4 @@
-"""Tiny text decoders whose memory is no plain attention cache: a sliding window, layers that alternate, a recurrence."""
+"""Tiny text decoders without a plain attention cache: a sliding window, layers that alternate, a recurrence."""
 
 import argparse
 from pathlib import Path
@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from tiny_models.byte_level import train
+from tiny_models.byte_level import byte_level
 
 Kind = Literal["mistral", "gemma3", "lfm2", "mamba"]
 
@@ -38,7 +38,7 @@ _SHARED: dict[str, Any] = {
 
 def build(folder: Path, kind: Kind = "mistral") -> None:
     """Save a model of this kind, with its tokenizer, into ``folder``."""
-    tokenizer = train()
+    tokenizer = byte_level()
     torch.manual_seed(_SEED)
     sizes = _SHARED | {
         "vocab_size": len(tokenizer),

@@ -24,7 +24,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from tiny_models.byte_level import train
+from tiny_models.byte_level import byte_level
 
 Kind = Literal["idefics3", "llava", "qwen2_5_vl"]
 
@@ -62,7 +62,7 @@ def build(folder: Path, kind: Kind = "idefics3") -> None:
 def _idefics3() -> tuple[Any, Any]:
     marks = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     tiles = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
-    tokenizer = train(marks + tiles, image="<image>")
+    tokenizer = byte_level(marks + tiles, image="<image>")
     config = Idefics3Config(
         vision_config={
             "hidden_size": 32,
@@ -85,7 +85,7 @@ def _idefics3() -> tuple[Any, Any]:
 
 
 def _llava() -> tuple[Any, Any]:
-    tokenizer = train(("<image>",), image="<image>")
+    tokenizer = byte_level(("<image>",), image="<image>")
     vision = CLIPVisionConfig(
         hidden_size=32,
         intermediate_size=64,
@@ -118,7 +118,7 @@ def _llava() -> tuple[Any, Any]:
 
 def _qwen() -> tuple[Any, Any]:
     marks = ("<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>")
-    tokenizer = train(marks, image="<|vision_start|><|image_pad|><|vision_end|>")
+    tokenizer = byte_level(marks, image="<|vision_start|><|image_pad|><|vision_end|>")
     ids = dict(zip(marks, tokenizer.convert_tokens_to_ids(list(marks)), strict=True))
     config = Qwen2_5_VLConfig(
         text_config={
