@@ -10,7 +10,6 @@ from typing import Any, Final
 from modelpool_worker.errors import NeverLoadsError
 
 WEIGHTS: Final = "model.safetensors"
-WEIGHTS_INDEX: Final = "model.safetensors.index.json"
 
 _MAX_HEADER_BYTES: Final = 100_000_000  # what the safetensors library itself accepts
 _MAX_CONFIG_BYTES: Final = 32 * 1024 * 1024
@@ -46,20 +45,21 @@ class ModelFiles:
     shapes: Mapping[str, tuple[int, ...]]
 
 
-def check(folder: Path, source: str) -> ModelFiles:
+def check(folder: Path, source: str, whole: str = WEIGHTS) -> ModelFiles:
     """Check a model's folder; raise ``NeverLoadsError`` with the true reason where it may not or cannot be loaded.
 
-    ``source`` is how its user calls the model; it appears in the sentences.
+    ``source`` is how its user calls the model; it appears in the sentences. ``whole`` is the name of its weights where
+    they are one file; the parts of larger ones stand in ``{whole}.index.json``.
     """
     if not folder.is_dir():
-        raise NeverLoadsError(f"{source} is not a folder; expected a folder with config.json and {WEIGHTS}")
+        raise NeverLoadsError(f"{source} is not a folder; expected a folder with config.json and {whole}")
     for name in _CONFIGS:
         if (folder / name).exists():
             refuse_code(read_json(folder, name, source), name, source)
     if (folder / "adapter_config.json").exists():
         raise NeverLoadsError(f"{source} is an adapter, not a whole model; merge it into its base model and save that")
     shapes: dict[str, tuple[int, ...]] = {}
-    for name in _weight_files(folder, source):
+    for name in _weight_files(folder, source, whole):
         shapes |= read_shapes(folder / name, source)
     if not (folder / "config.json").exists():
         raise NeverLoadsError(f"{source} has no config.json; expected a folder as saved by save_pretrained()")
@@ -166,30 +166,31 @@ def _shape(entry: Any, name: str, source: str) -> tuple[tuple[int, ...], int]:
     return shape, end
 
 
-def _weight_files(folder: Path, source: str) -> list[str]:
-    if (folder / WEIGHTS).exists():
-        return [WEIGHTS]
-    if (folder / WEIGHTS_INDEX).exists():
-        index = read_json(folder, WEIGHTS_INDEX, source)
+def _weight_files(folder: Path, source: str, whole: str) -> list[str]:
+    if (folder / whole).exists():
+        return [whole]
+    index_name = f"{whole}.index.json"
+    if (folder / index_name).exists():
+        index = read_json(folder, index_name, source)
         names = index.get("weight_map") if isinstance(index, dict) else None
         files = sorted({str(name) for name in names.values()}) if isinstance(names, dict) else []
         plain = all(name == Path(name).name and name.endswith(".safetensors") for name in files)
         if not files or not plain or len(files) > _MAX_SHARDS:
-            raise NeverLoadsError(f"{WEIGHTS_INDEX} of {source} names no safetensors files; copy the model again")
+            raise NeverLoadsError(f"{index_name} of {source} names no safetensors files; copy the model again")
         if missing := [name for name in files if not (folder / name).exists()]:
             raise NeverLoadsError(f"{len(missing)} of {len(files)} weight files of {source} are missing; copy it again")
         return files
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
-        raise no_safetensors(source, pickles)
-    raise NeverLoadsError(f"{source} has no {WEIGHTS}; expected a folder as saved by save_pretrained()")
+        raise no_safetensors(source, pickles, whole)
+    raise NeverLoadsError(f"{source} has no {whole}; expected a folder as saved by save_pretrained()")
 
 
-def no_safetensors(source: str, pickles: list[str]) -> NeverLoadsError:
+def no_safetensors(source: str, pickles: list[str], whole: str = WEIGHTS) -> NeverLoadsError:
     """Say that a model comes as pickles only, which can run any code when they are opened."""
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in pickles[0])[:80]
     return NeverLoadsError(
-        f"{source} has {shown} and no {WEIGHTS}: such files can run any code when they are opened and are never read; "
+        f"{source} has {shown} and no {whole}: such files can run any code when they are opened and are never read; "
         "save the model with safe_serialization=True"
     )
 
@@ -197,12 +198,14 @@ def no_safetensors(source: str, pickles: list[str]) -> NeverLoadsError:
 def _refuse_depth_beyond_weights(config: Mapping[str, Any], tensors: int, source: str) -> None:
     """A config that asks for more layers than there are tensors would be built layer by layer before it fails."""
     for key, value in _keys(config, "config.json", source):
-        counts_layers = "layers" in key or key in ("n_layer", "depth", "num_blocks")
-        if counts_layers and isinstance(value, int) and value > max(tensors, 1):
-            raise NeverLoadsError(
-                f"config.json of {source} asks for {_grouped(value)} layers, its weights hold {_grouped(tensors)} "
-                "tensors; copy the model again"
-            )
+        if "layers" not in key and key not in ("n_layer", "depth", "num_blocks"):
+            continue
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and number > max(tensors, 1):
+                raise NeverLoadsError(
+                    f"config.json of {source} asks for {_grouped(number)} layers, its weights hold {_grouped(tensors)} "
+                    "tensors; copy the model again"
+                )
 
 
 def _keys(value: Any, name: str, source: str, depth: int = 0) -> Iterator[tuple[str, Any]]:
