@@ -17,7 +17,7 @@ Build and push them from the top of this checkout (buildah bud and buildah push 
   docker push $IMAGE_REPOSITORY/worker:0.1.0
 With kind load them instead of pushing:
   kind load docker-image $IMAGE_REPOSITORY/operator:0.1.0 $IMAGE_REPOSITORY/worker:0.1.0
-IMAGE_TAG says another tag than 0.1.0."""
+IMAGE_TAG says another tag than 0.1.0, MODEL_SOURCE another place of all-MiniLM-L6-v2 than its hub."""
 
 
 def target() -> Target:
@@ -42,7 +42,7 @@ def target() -> Target:
         environment=environment,
         operator_image=f"{repository}/operator:{tag}",
         worker_image=f"{repository}/worker:{tag}",
-        model_source=SOURCE,
+        model_source=os.environ.get("MODEL_SOURCE") or SOURCE,
         shell="",
     )
 
