@@ -1,6 +1,7 @@
 """Tiny vision-language models of random weights, whole folders: processor, tokenizer with chat template, weights."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,17 +23,27 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
+    SmolVLMImageProcessor,
+    SmolVLMProcessor,
+    SmolVLMVideoProcessor,
 )
 
 from tiny_models.byte_level import byte_level
 
-Kind = Literal["idefics3", "llava", "qwen2_5_vl"]
+Kind = Literal["idefics3", "smolvlm", "llava", "qwen2_5_vl"]
 
 _SEED = 7
 #: Wide enough that greedy text varies and that it depends on the image.
 _WIDTH = 0.2
 _SIDE = 32
 _PATCH = 8
+_TILES: dict[str, Any] = {
+    "do_image_splitting": False,
+    "size": {"longest_edge": _SIDE},
+    "max_image_size": {"longest_edge": _SIDE},
+}
 _TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -49,7 +60,7 @@ _TEXT: dict[str, Any] = {
 def build(folder: Path, kind: Kind = "idefics3") -> None:
     """Save a model of this kind into ``folder``."""
     torch.manual_seed(_SEED)
-    model, processor = {"idefics3": _idefics3, "llava": _llava, "qwen2_5_vl": _qwen}[kind]()
+    model, processor = _MAKERS[kind]()
     tokenizer = processor.tokenizer
     processor.chat_template = tokenizer.chat_template
     model.generation_config.eos_token_id = tokenizer.eos_token_id
@@ -60,11 +71,28 @@ def build(folder: Path, kind: Kind = "idefics3") -> None:
 
 
 def _idefics3() -> tuple[Any, Any]:
+    tokenizer = _tiled_tokenizer()
+    images = Idefics3ImageProcessor(**_TILES)
+    model = Idefics3ForConditionalGeneration(Idefics3Config(**_tiled_config(tokenizer)))
+    return model, Idefics3Processor(images, tokenizer, image_seq_len=4)
+
+
+def _smolvlm() -> tuple[Any, Any]:
+    tokenizer = _tiled_tokenizer()
+    images, videos = SmolVLMImageProcessor(**_TILES), SmolVLMVideoProcessor(**_TILES)
+    model = SmolVLMForConditionalGeneration(SmolVLMConfig(**_tiled_config(tokenizer)))
+    return model, SmolVLMProcessor(images, tokenizer, videos, image_seq_len=4)
+
+
+def _tiled_tokenizer() -> PreTrainedTokenizerFast:
     marks = ("<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>")
     tiles = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
-    tokenizer = byte_level(marks + tiles, image="<image>")
-    config = Idefics3Config(
-        vision_config={
+    return byte_level(marks + tiles, image="<image>")
+
+
+def _tiled_config(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vision_config": {
             "hidden_size": 32,
             "intermediate_size": 64,
             "num_hidden_layers": 2,
@@ -73,15 +101,11 @@ def _idefics3() -> tuple[Any, Any]:
             "patch_size": _PATCH,
             "initializer_range": _WIDTH,
         },
-        text_config={"model_type": "llama", **_text(tokenizer)},
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
-        scale_factor=2,
-        tie_word_embeddings=False,
-    )
-    images = Idefics3ImageProcessor(
-        do_image_splitting=False, size={"longest_edge": _SIDE}, max_image_size={"longest_edge": _SIDE}
-    )
-    return Idefics3ForConditionalGeneration(config), Idefics3Processor(images, tokenizer, image_seq_len=4)
+        "text_config": {"model_type": "llama", **_text(tokenizer)},
+        "image_token_id": tokenizer.convert_tokens_to_ids("<image>"),
+        "scale_factor": 2,
+        "tie_word_embeddings": False,
+    }
 
 
 def _llava() -> tuple[Any, Any]:
@@ -159,9 +183,16 @@ def _text(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     }
 
 
+_MAKERS: dict[Kind, Callable[[], tuple[Any, Any]]] = {
+    "idefics3": _idefics3,
+    "smolvlm": _smolvlm,
+    "llava": _llava,
+    "qwen2_5_vl": _qwen,
+}
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kind", choices=("idefics3", "llava", "qwen2_5_vl"), default="idefics3")
+    parser.add_argument("--kind", choices=tuple(_MAKERS), default="idefics3")
     given = parser.parse_args()
     build(given.folder, given.kind)
