@@ -66,7 +66,13 @@ def env(*names: str) -> Manifest:
 MINILM = worker()["spec"]["model"]
 #: Every field of a ModelWorker's spec but shutdown, at its bounds where it has some.
 FULL = {
-    **model(source="hf://org/name", revision="v1.0", dtype="bfloat16", tokenSecretRef={"name": "hub"}),
+    **model(
+        source="hf://org/name",
+        revision="v1.0",
+        dtype="bfloat16",
+        tokenSecretRef={"name": "hub"},
+        cacheClaim="model-cache",
+    ),
     "memory": "2.5Gi",
     "gpus": 2,
     "priority": -1000,

@@ -122,6 +122,7 @@ def test_a_pool_may_be_changed_at_any_time(pools):
         pytest.param({"model": {"source": "hf://org/other"}}, id="model.source"),
         pytest.param({"model": {"revision": None}}, id="model.revision"),
         pytest.param({"model": {"tokenSecretRef": None}}, id="model.tokenSecretRef"),
+        pytest.param({"model": {"cacheClaim": None}}, id="model.cacheClaim"),
     ],
 )
 def test_a_worker_is_one_incarnation(workers, change):

@@ -169,6 +169,18 @@ def test_a_right_worker_is_accepted_and_the_models_read_it(workers, spec):
             "key must be letters, digits and - _ .",
             id="key with a slash",
         ),
+        pytest.param(
+            model(source="pvc://claim", cacheClaim="models"),
+            "spec.model",
+            "cacheClaim goes with an hf:// source",
+            id="cache for a volume",
+        ),
+        pytest.param(
+            model(source="hf://org/name", cacheClaim="Models"),
+            "spec.model.cacheClaim",
+            "model.cacheClaim must be lower case letters",
+            id="cache in capitals",
+        ),
     ],
 )
 def test_a_wrong_worker_is_refused_with_a_sentence(workers, spec, field, message):

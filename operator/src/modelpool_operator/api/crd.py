@@ -126,6 +126,7 @@ def worker_rules() -> dict[str, Sequence[Rule]]:
         "spec.model.revision": [syntax.revision()],
         "spec.model.tokenSecretRef.name": [syntax.subdomain("the name of a Secret", "hub-token")],
         "spec.model.tokenSecretRef.key": [syntax.secret_key()],
+        "spec.model.cacheClaim": [syntax.subdomain("model.cacheClaim", "model-cache")],
         "spec.template.resources": [syntax.requests_within_limits()],
         "spec.template.resources.requests": syntax.resource_amounts(),
         "spec.template.resources.limits": syntax.resource_amounts(),

@@ -80,6 +80,13 @@ class ModelSpec(ApiModel):
     token_secret_ref: TokenSecretRef | None = Field(
         default=None, description="Secret with the token for an hf:// source that needs one"
     )
+    cache_claim: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=253,
+        description="PersistentVolumeClaim that keeps what an hf:// source downloads, for later workers too; default: "
+        "a volume that goes with the pod",
+    )
 
 
 class ContainerResources(ApiModel):

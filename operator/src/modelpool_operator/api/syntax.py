@@ -106,6 +106,10 @@ def model() -> list[Rule]:
             "!has(self.tokenSecretRef) || self.source.startsWith('hf://')",
             "model.tokenSecretRef goes with an hf:// source only",
         ),
+        Rule(
+            "!has(self.cacheClaim) || self.source.startsWith('hf://')",
+            "model.cacheClaim goes with an hf:// source only; a pvc:// source names its claim itself",
+        ),
     ]
 
 

@@ -200,9 +200,10 @@ def _resources(worker: WorkerView, pool: PoolView, template: WorkerTemplate) -> 
 
 
 def _volumes(worker: WorkerView, pool: PoolView) -> tuple[list[Json], list[Json]]:
+    claim = worker.spec.model.cache_claim
     volumes: list[Json] = [
         {"name": "token", "secret": {"secretName": token_secret_name(pool.name), "defaultMode": 0o440}},
-        {"name": "cache", "emptyDir": {}},
+        {"name": "cache", **({"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}})},
         {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
     ]
     mounts: list[Json] = [

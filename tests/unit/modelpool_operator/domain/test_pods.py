@@ -217,6 +217,14 @@ def test_the_pools_token_is_mounted_and_everything_else_that_can_be_written_is_t
     assert "emptyDir" in volumes["tmp"]
 
 
+def test_a_cache_claim_is_where_downloads_go():
+    model = {"name": "m", "capability": "text-embedding", "source": "hf://o/n", "cacheClaim": "models"}
+    bare, pod = made(), made(worker(model=model))
+    volumes = {each["name"]: each for each in pod["spec"]["volumes"]}
+    assert volumes["cache"] == {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}}
+    assert only(pod)["volumeMounts"] == only(bare)["volumeMounts"]
+
+
 @pytest.mark.parametrize(
     ("spec", "requests", "limits"),
     [
