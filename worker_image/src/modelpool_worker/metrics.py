@@ -38,6 +38,13 @@ class WorkerMetrics:
             registry=self.registry,
         )
         self.tokens = Counter("modelpool_worker_input_tokens", "Tokens of answered requests", registry=self.registry)
+        self.output_tokens = Counter("modelpool_worker_output_tokens", "Tokens generated", registry=self.registry)
+        self.first_token = Histogram(
+            "modelpool_worker_first_token_seconds",
+            "From admission to the first token",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self.batch_items = Histogram(
             "modelpool_worker_batch_items", "Inputs per batch", buckets=_SIZES, registry=self.registry
         )

@@ -45,6 +45,9 @@ class WorkerSettings(BaseSettings):
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     body_timeout_seconds: float = Field(default=30.0, gt=0, le=600, description="for a client to send its request")
     answer_timeout_seconds: float = Field(default=60.0, gt=0, le=600, description="for a client to take its answer")
+    heartbeat_seconds: float = Field(
+        default=15.0, gt=0, le=600, description="silence in a stream after which a comment is sent"
+    )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the model; 0: as many as it may use")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -60,16 +60,26 @@ class Job:
             self.answer.set_exception(error)
             self._told.set()
 
-    async def pieces(self) -> AsyncIterator[tuple[int, Any]]:
-        """Yield (index, piece) as they come, until every result is complete; then raise the job's error, if any."""
-        while True:
-            while self._pieces:
-                yield self._pieces.popleft()
+    async def next_pieces(self) -> list[tuple[int, Any]]:
+        """Return all pieces (index, piece) that wait, once there are any; none when every result is complete.
+
+        Raises the job's error once the pieces before it were taken.
+        """
+        while not self._pieces:
             if self.over:
                 self.answer.result()
-                return
+                return []
             self._told.clear()
             await self._told.wait()
+        pieces = list(self._pieces)
+        self._pieces.clear()
+        return pieces
+
+    async def pieces(self) -> AsyncIterator[tuple[int, Any]]:
+        """Yield (index, piece) as they come, until every result is complete; then raise the job's error, if any."""
+        while pieces := await self.next_pieces():
+            for piece in pieces:
+                yield piece
 
     def close(self) -> None:
         """Give up what is not done; nobody will look at the answer any more."""
