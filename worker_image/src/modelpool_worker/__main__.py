@@ -67,6 +67,7 @@ def prepare_environment(settings: WorkerSettings) -> None:
         "HF_HUB_ETAG_TIMEOUT": "10",
         "HF_HUB_DOWNLOAD_TIMEOUT": "30",
         "USE_HUB_KERNELS": "NO",
+        "DIFFUSERS_DISABLE_REMOTE_CODE": "1",
         "DO_NOT_TRACK": "1",
         # texts are tokenized in one thread; more would fight with the model for the CPUs
         "TOKENIZERS_PARALLELISM": "false",

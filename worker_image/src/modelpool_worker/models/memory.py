@@ -1,0 +1,46 @@
+"""How much memory this process may still take: what the machine and its cgroup leave. Imports torch for GPUs only."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import torch
+
+_CGROUP: Final = Path("/sys/fs/cgroup")
+_MACHINE: Final = Path("/proc/meminfo")
+
+
+def free_bytes(device: "torch.device") -> int:
+    """Return the bytes that are free for this process on the device now; on a CPU its cgroup counts as well."""
+    if device.type == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    return free_of(_text(_MACHINE), *(_text(_CGROUP / f"memory.{name}") for name in ("max", "current", "stat")))
+
+
+def free_of(machine: str, maximum: str, current: str, stat: str) -> int:
+    """Return free bytes by the texts of /proc/meminfo and the cgroup's memory.max, memory.current and memory.stat.
+
+    Files that the kernel has cached and can drop count as free. What cannot be read bounds nothing.
+    """
+    free = _number(machine, "MemAvailable:") * 1024
+    if not maximum.strip().isdigit():
+        return free
+    taken = _number(f"current {current}", "current") - _number(stat, "inactive_file")
+    return max(0, min(free, int(maximum) - taken))
+
+
+def _number(text: str, name: str) -> int:
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] == name and words[1].isdigit():
+            return int(words[1])
+    return 0
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
