@@ -7,7 +7,7 @@ cluster running for the next time.
 import os
 import sys
 
-from cluster import binaries, images, preflight
+from cluster import binaries, images, preflight, tiny_models
 from cluster.host import ClusterError
 from cluster.progress import step
 from cluster.real import Cluster
@@ -27,9 +27,10 @@ def run(arguments: list[str]) -> int:
     cluster = Cluster(CLUSTER)
     bin_dir = binaries.ensure(PROGRAMS)
     built = images.build()
+    tiny = tiny_models.build(built[images.WORKER], images.key(images.WORKER))
     cluster.up()
     with step("Loading the images into the cluster"):
-        for image in built.values():
+        for image in (*built.values(), tiny.image, tiny.worker):
             cluster.load_image(image.oci_dir)
     os.environ |= {
         "MODELPOOL_E2E_OPERATOR_IMAGE": built[images.OPERATOR].ref,
@@ -37,6 +38,7 @@ def run(arguments: list[str]) -> int:
         "MODELPOOL_E2E_MODEL_IMAGE": built[images.MODEL].ref,
         "HELM": str(bin_dir / "helm"),
         "KUBECTL": str(bin_dir / "kubectl"),
+        **tiny_models.environment(tiny),
     }
     os.chdir(images.CHECKOUT)
     return cluster.execute([str(python), "-m", "pytest", *arguments])

@@ -87,6 +87,26 @@ def write_image(target: Path, ref: str, layer: Path, labels: dict[str, str]) -> 
     finish(target, add_json(target, MANIFEST, manifest), ref)
 
 
+def add_layer(base: Path, target: Path, ref: str, layer: Path, why: str) -> None:
+    """Write the image of the layout ``base`` with one more layer: a tar file, which is moved into ``target``.
+
+    Its other blobs are hard links; ``why`` goes into its history.
+    """
+    manifest = json.loads(blob(base, manifest_of(base)["digest"]).read_text())
+    config = json.loads(blob(base, manifest["config"]["digest"]).read_text())
+    for part in manifest["layers"]:
+        copy = blob(target, part["digest"])
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.hardlink_to(blob(base, part["digest"]))
+    diff_id = digest_of(layer)
+    manifest["layers"].append({"mediaType": LAYER, "digest": diff_id, "size": layer.stat().st_size})
+    shutil.move(layer, blob(target, diff_id))
+    config["rootfs"]["diff_ids"].append(diff_id)
+    config.setdefault("history", []).append({"created_by": why})
+    manifest["config"] = {**manifest["config"], **add_json(target, CONFIG, config)}
+    finish(target, add_json(target, MANIFEST, manifest), ref)
+
+
 def pack(folder: Path, archive: Path) -> None:
     """Pack a folder's contents into a tar that depends on names, modes and bytes alone (root-owned, no times)."""
 

@@ -110,6 +110,24 @@ def test_tidying_keeps_what_an_image_links_to_and_drops_the_rest(store, tmp_path
     assert json.loads((store.layout / "index.json").read_text())["manifests"] == []
 
 
+def test_an_image_with_one_more_layer_is_the_other_one_and_that_layer(store, tmp_path):
+    base, target, tree = (tmp_path / name for name in ("base", "target", "added"))
+    for folder in (base, target, tree):
+        folder.mkdir()
+    store.link("first", base, "localhost/test/first:1")
+    (tree / "model").write_text("weights")
+    oci.pack(tree, tmp_path / "added.tar")
+    oci.add_layer(base, target, "localhost/test/second:1", tmp_path / "added.tar", "a model")
+
+    before, after = (json.loads(oci.blob(each, oci.manifest_of(each)["digest"]).read_text()) for each in (base, target))
+    assert after["layers"][:-1] == before["layers"]
+    assert oci.digest_of(oci.blob(target, after["layers"][-1]["digest"])) == after["layers"][-1]["digest"]
+    assert oci.blob(target, before["layers"][0]["digest"]).samefile(oci.blob(base, before["layers"][0]["digest"]))
+    config = json.loads(oci.blob(target, after["config"]["digest"]).read_text())
+    assert config["rootfs"]["diff_ids"][-1] == after["layers"][-1]["digest"]
+    assert len(config["rootfs"]["diff_ids"]) == len(config["history"]) == 2
+
+
 def test_the_same_files_pack_to_the_same_bytes(tmp_path):
     archives = []
     for name in ("one", "two"):
