@@ -89,7 +89,7 @@ class Worker:
 def make_worker(tmp_path):
     made = []
 
-    def make(**changes):
+    def make(model=None, **changes):
         (tmp_path / "token").write_text("sekret\n")
         settings = WorkerSettings(
             **(
@@ -107,7 +107,7 @@ def make_worker(tmp_path):
             )
         )
         clock = asyncio.get_running_loop().time
-        capability, metrics = Gated(), WorkerMetrics()
+        capability, metrics = model or Gated(), WorkerMetrics()
         machine = Machine(worker_id="uid", boot_id="boot", idle_timeout=settings.idle_timeout_seconds, clock=clock)
         queue = RequestQueue(
             max_requests=settings.max_queued_requests,
