@@ -21,7 +21,7 @@ from tiny_models.byte_level import byte_level
 
 Kind = Literal["mistral", "gemma3", "lfm2", "mamba"]
 
-_SEED = 11
+_SEED = 12
 #: Much shorter than the tests' texts, so that what slides out of it matters.
 WINDOW = 12
 _SHARED: dict[str, Any] = {
