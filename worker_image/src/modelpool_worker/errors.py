@@ -3,6 +3,7 @@
 WorkerError
 ├── RequestError          one request cannot be served; the worker goes on
 │   ├── InvalidRequestError    400  the request is wrong
+│   │   └── ContextLengthError      prompt and answer are longer than the model takes
 │   ├── ModelNotFoundError     404  the name of another model
 │   ├── PathNotFoundError      404
 │   ├── MethodNotAllowedError  405
@@ -56,6 +57,12 @@ class InvalidRequestError(RequestError):
 
     status = 400
     kind = "invalid_request_error"
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt and answer together are longer than the model takes: 400."""
+
+    code = "context_length_exceeded"
 
 
 class ModelNotFoundError(RequestError):

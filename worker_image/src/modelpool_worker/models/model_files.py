@@ -27,6 +27,8 @@ _CONFIGS: Final = (
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
+#: From which layer on Qwen's sliding window counts: often left at its default, far above the number of layers.
+_NOT_A_DEPTH: Final = "max_window_layers"
 _DTYPE_BITS: Final[Mapping[str, int]] = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
@@ -198,7 +200,7 @@ def no_safetensors(source: str, pickles: list[str], whole: str = WEIGHTS) -> Nev
 def _refuse_depth_beyond_weights(config: Mapping[str, Any], tensors: int, source: str) -> None:
     """A config that asks for more layers than there are tensors would be built layer by layer before it fails."""
     for key, value in _keys(config, "config.json", source):
-        if "layers" not in key and key not in ("n_layer", "depth", "num_blocks"):
+        if ("layers" not in key and key not in ("n_layer", "depth", "num_blocks")) or key == _NOT_A_DEPTH:
             continue
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and number > max(tensors, 1):
