@@ -102,12 +102,11 @@ class Speaker:
 
 @pytest.fixture
 def speaking(make_worker):
-    """A function that starts a speaking worker; an async context of (worker, its URL)."""
+    """A function that starts a worker with a `Speaker`, or another model; an async context of (worker, its URL)."""
 
     @asynccontextmanager
-    async def start(**changes):
-        speaker = Speaker()
-        worker = make_worker(speaker, **({"capability": "text-to-text"} | changes))
+    async def start(model=None, **changes):
+        worker = make_worker(model or Speaker(), **({"capability": "text-to-text"} | changes))
         life = asyncio.create_task(worker.runner.live())
         await worker.reach("Ready")
         server, port = create_server(worker.inference), listen("127.0.0.1", 0)
@@ -115,7 +114,8 @@ def speaking(make_worker):
         try:
             yield worker, f"http://127.0.0.1:{port.getsockname()[1]}"
         finally:
-            speaker.gate.set()
+            if model is None:
+                worker.capability.gate.set()
             server.should_exit = True
             await serving
             life.cancel()
