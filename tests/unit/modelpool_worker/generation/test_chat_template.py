@@ -1,9 +1,12 @@
 """Chat templates: the same text as the library's, and a template that misbehaves harms nobody."""
 
 import os
+import select
 import signal
+import subprocess
+import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -215,6 +218,20 @@ def test_a_long_chat_is_rendered_whole_and_a_longer_one_is_refused():
         with pytest.raises(InvalidRequestError, match="too much"):
             ours.render([{"role": "user", "content": long + "x"}])
         assert ours.render(HELLO) == HELLO[0]["content"]
+
+
+def test_the_child_ends_with_its_parent_however_that_ends():
+    program = (
+        "import os; from modelpool_worker.generation.chat_template import ChatTemplate\n"
+        "ours = ChatTemplate('fine', {}); ours.render([{}]); print(ours._child._process.pid, flush=True); os._exit(1)"
+    )
+    died = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    with suppress(ProcessLookupError):  # gone already
+        child = os.pidfd_open(int(died.stdout))
+        try:
+            assert select.select([child], [], [], 20)[0]  # readable once it has ended
+        finally:
+            os.close(child)
 
 
 def test_what_is_closed_has_no_child_and_renders_no_more():
