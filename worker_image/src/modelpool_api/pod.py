@@ -27,6 +27,10 @@ ENV_DTYPE: Final = "MODELPOOL_DTYPE"
 ENV_GPUS: Final = "MODELPOOL_GPUS"
 ENV_IDLE_TIMEOUT_SECONDS: Final = "MODELPOOL_IDLE_TIMEOUT_SECONDS"
 ENV_DRAIN_TIMEOUT_SECONDS: Final = "MODELPOOL_DRAIN_TIMEOUT_SECONDS"
+#: hosts that images may be fetched from, separated by commas; none: no image is fetched
+ENV_IMAGE_URL_HOSTS: Final = "MODELPOOL_IMAGE_URL_HOSTS"
+#: networks that no image is fetched from, besides those that are not public
+ENV_IMAGE_URL_REFUSED_NETWORKS: Final = "MODELPOOL_IMAGE_URL_REFUSED_NETWORKS"
 
 #: folder with the pool's bearer token in a file ``token``; it may change while the worker runs
 TOKEN_DIR: Final = "/var/run/modelpool/token"  # noqa: S105 - a path, not a secret

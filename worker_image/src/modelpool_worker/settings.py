@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from modelpool_api import pod
 from modelpool_api.wire import MAX_MESSAGE_CHARS
+from modelpool_worker.imaging.addresses import parse_networks
+from modelpool_worker.imaging.sources import parse_hosts
 
 _DAY = 86_400.0
 
@@ -48,8 +50,31 @@ class WorkerSettings(BaseSettings):
     heartbeat_seconds: float = Field(
         default=15.0, gt=0, le=600, description="silence in a stream after which a comment is sent"
     )
+    max_image_pixels: int = Field(default=25_000_000, ge=1024, le=100_000_000, description="width x height of an image")
+    image_url_hosts: str = Field(
+        default="",
+        max_length=65_536,
+        description="from where images may be fetched, such as images.example; empty: not",
+    )
+    image_url_refused_networks: str = Field(
+        default="",
+        max_length=16_384,
+        description="further networks that no image is fetched from, such as 2001:db8::/32",
+    )
     threads: int = Field(default=0, ge=0, le=1024, description="CPU threads of the model; 0: as many as it may use")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _hosts(cls, value: str) -> str:
+        parse_hosts(value)
+        return value
+
+    @field_validator("image_url_refused_networks")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        parse_networks(value)
+        return value
 
     @property
     def token_file(self) -> Path:

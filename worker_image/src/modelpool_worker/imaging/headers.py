@@ -16,7 +16,7 @@ _MAX_PARTS: Final = 1024
 #: Chunks of a PNG in all.
 _MAX_CHUNKS: Final = 65_536
 #: Passes over the whole picture that a progressive JPEG asks for; encoders make about ten.
-_MAX_SCANS: Final = 64
+_MAX_SCANS: Final = 40
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
 
 
