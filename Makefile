@@ -50,6 +50,10 @@ test-control-plane: setup ## Against a real API server on loopback; needs no roo
 test-e2e: setup ## On the real cluster (root); CASE=test_cold_start_success runs one
 	@$(LOCAL) cluster.e2e tests/e2e $(if $(CASE),-k $(CASE))
 
+.PHONY: bench-worker
+bench-worker: setup ## The worker beside its peers → build/bench/worker.json (BENCH=embedding: one subject, ROUNDS=1: once)
+	@BENCH="$(BENCH)" ROUNDS="$(ROUNDS)" $(LOCAL) bench
+
 .PHONY: check
 check: lint test ## What CI runs
 
@@ -66,7 +70,8 @@ fmt: setup ## Format the code
 .PHONY: lint
 lint: setup ## ruff, mypy, the import rules, helm lint
 	@$(VENV)/ruff check --quiet . && $(VENV)/ruff format --quiet --check .
-	@$(VENV)/mypy --no-error-summary && $(VENV)/mypy --no-error-summary tests/cluster
+	@$(VENV)/mypy --no-error-summary && $(VENV)/mypy --no-error-summary tests/cluster \
+	  && $(VENV)/mypy --no-error-summary --exclude /peers/ tests/bench
 	@said=$$($(VENV)/lint-imports --no-cache 2>&1) || { echo "$$said"; exit 1; }
 	@$(VENV)/python -m modelpool_operator.api.crd crds --check
 	@$(PYTHON) charts/render.py crds --check && $(PYTHON) charts/render.py plain --check --helm $(HELM)

