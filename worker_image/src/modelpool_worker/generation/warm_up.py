@@ -1,6 +1,6 @@
 """A first short text, which also shows whether the model works."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 from modelpool_worker.capabilities.base import Piece
@@ -19,13 +19,16 @@ class Stepping(Protocol):
         ...
 
 
-def warm_up(rows: Stepping) -> None:
-    """Write two short texts of different lengths; raise ``NeverLoadsError`` where the numbers are not finite.
+def warm_up(rows: Stepping, prompts: Iterable[GenerationPrompt] = ()) -> None:
+    """Write two short texts of different lengths, and answers to ``prompts``.
+
+    Raises ``NeverLoadsError`` where the numbers are not finite.
 
     No row may be there; none is left.
     """
     sampling = Sampling(temperature=0, top_logprobs=1)
-    joins = {-size: GenerationPrompt(tuple(range(size)), sampling, _TOKENS) for size in (3, 8)}
+    texts = [GenerationPrompt(tuple(range(size)), sampling, _TOKENS) for size in (3, 8)]
+    joins = {-number: prompt for number, prompt in enumerate([*texts, *prompts], 1)}
     waited = set(joins)
     while waited:
         for piece in rows.turn(joins, ()):

@@ -1,0 +1,314 @@
+"""Tiny vision-language models against the library's own chat template, processor and ``generate``."""
+
+import gc
+import json
+import shutil
+from functools import cache
+from io import BytesIO
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    Gemma3ForConditionalGeneration,
+    Idefics3ForConditionalGeneration,
+    LlavaForConditionalGeneration,
+    PaliGemmaForConditionalGeneration,
+    Qwen2_5_VLForConditionalGeneration,
+)
+
+from modelpool_worker.capabilities.base import LoadRequest
+from modelpool_worker.capabilities.vision import Vision, reads_plainly
+from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, QueueFullError
+from modelpool_worker.generation.request import Message, Sampling, TextRequest
+from modelpool_worker.imaging.pixel_budget import PixelBudget
+from tiny_models import sliding_decoder, vision_language
+
+TOGETHER = ["idefics3", "smolvlm", "llava"]
+KINDS = [*TOGETHER, "qwen2_5_vl"]
+TOKENS = 24
+GREEDY = Sampling(temperature=0, max_tokens=TOKENS)
+
+
+def picture(colour, size=(48, 36), kind="png"):
+    """The bytes of an image of a colour with an ellipse of another one."""
+    image = Image.new("RGB", size, colour)
+    ImageDraw.Draw(image).ellipse((5, 5, 25, 20), fill=(255 - colour[0], 90, colour[2]))
+    file = BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+RED, BLUE, WIDE = picture((200, 10, 10)), picture((10, 10, 200)), picture((10, 200, 10), (90, 30), "webp")
+CHATS = {
+    "one image": (Message("user", (RED, "what is this?")),),
+    "another image": (Message("user", (BLUE, "what is this?")),),
+    "two images": (Message("user", ("the first ", RED, " and the second ", WIDE, " please")),),
+    "a whole chat": (
+        Message("system", ("answer shortly",)),
+        Message("user", (BLUE, "what colour is it?")),
+        Message("assistant", ("blue",)),
+        Message("user", ("and this one?", RED)),
+    ),
+    "text only": (Message("user", ("hello, what is late in the morning?",)),),
+    "an address as text": (
+        Message("user", ("https://example.com/a.png and /etc/hostname and data:image/png;base64,AA",)),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Return a kind's folder, built once."""
+
+    @cache
+    def built(kind):
+        path = tmp_path_factory.mktemp(kind)
+        vision_language.build(path, kind)
+        return path
+
+    return built
+
+
+@pytest.fixture(scope="module")
+def load(folder):
+    """Return our model of a kind, and the library's model and processor of the same folder."""
+    made = []
+
+    @cache
+    def loaded(kind):
+        ours = Vision()
+        told = ours.load(request(folder(kind)))
+        ours.warm_up()
+        made.append(ours)
+        assert (told.device, told.dtype, told.context_tokens) == ("cpu", "float32", 1024)
+        assert told.max_items == (None if kind in TOGETHER else 1)
+        model = AutoModelForImageTextToText.from_pretrained(
+            str(folder(kind)), dtype=torch.float32, local_files_only=True, use_safetensors=True
+        )
+        return ours, model.eval(), AutoProcessor.from_pretrained(str(folder(kind)), local_files_only=True)
+
+    yield loaded
+    for ours in made:
+        ours.unload()
+
+
+def request(path, **changes):
+    fields = {"folder": path, "source": "file:///m", "dtype": "float32", "gpus": 0, "threads": 1}
+    return LoadRequest(**fields | changes)
+
+
+def write(model, requests, joined_at=None):
+    """Take turns until every request is answered; request i joins at turn ``joined_at[i]`` (default: all at once)."""
+    rows = dict(enumerate(each.value for each in model.prepare(requests)))
+    joined_at = joined_at or [0] * len(rows)
+    texts, left, turn = [""] * len(rows), set(rows), 0
+    while left:
+        for piece in model.turn({key: rows[key] for key in rows if joined_at[key] == turn}, ()):
+            assert piece.error is None
+            texts[piece.key] += piece.value.text
+            if piece.last:
+                left.remove(piece.key)
+        turn += 1
+    return texts
+
+
+def generate(model, processor, messages):
+    """The library's own answer: its chat template, its processor, its generate."""
+    chat = [
+        {
+            "role": message.role,
+            "content": [
+                {"type": "text", "text": part}
+                if isinstance(part, str)
+                else {"type": "image", "image": Image.open(BytesIO(part)).convert("RGB")}
+                for part in message.parts
+            ],
+        }
+        for message in messages
+    ]
+    inputs = processor.apply_chat_template(
+        chat, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+    new = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    return new.tolist(), processor.tokenizer.decode(new, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_greedy_text_equals_the_library_s_alone_together_and_staggered(load, kind):
+    ours, model, processor = load(kind)
+    expected = {name: generate(model, processor, messages) for name, messages in CHATS.items()}
+    texts = [text for _tokens, text in expected.values()]
+    assert len(set(texts)) == len(texts), "what is asked and shown must matter, images included"
+    assert all(len(set(tokens)) >= 8 for tokens, _text in expected.values()), "repetition would prove nothing"
+    requests = [TextRequest(GREEDY, messages) for messages in CHATS.values()]
+    assert [write(ours, [each])[0] for each in requests] == texts
+    assert write(ours, requests) == texts
+    assert write(ours, requests, joined_at=[0, 3, 3, 5, 1, 9]) == texts
+
+
+@pytest.mark.parametrize("kind", ["idefics3", "qwen2_5_vl"])
+def test_the_order_of_images_matters(load, kind):
+    ours = load(kind)[0]
+    orders = [(RED, BLUE), (BLUE, RED), (RED, RED)]
+    requests = [TextRequest(GREEDY, (Message("user", (*images, "which is red?")),)) for images in orders]
+    assert len(set(write(ours, requests))) == len(orders)
+
+
+def test_choices_share_what_was_made_of_their_messages_and_are_counted_once(load):
+    ours = load("idefics3")[0]
+    drawn = Sampling(temperature=1.0, max_tokens=TOKENS, seed=3)
+    requests = [TextRequest(drawn, CHATS["one image"], choice=choice) for choice in range(3)]
+    prepared = ours.prepare(requests)
+    assert [each.tokens for each in prepared] == [len(prepared[0].value.ids), 0, 0]
+    assert [each.cost for each in prepared] == [len(prepared[0].value.ids) + TOKENS] * 3
+    assert all(each.value.extra is prepared[0].value.extra for each in prepared)
+    texts = write(ours, requests)
+    assert len(set(texts)) == 3
+    assert [write(ours, [each])[0] for each in requests] == texts, "a seed gives its text alone as well"
+
+
+def user(*parts):
+    return TextRequest(GREEDY, (Message("user", parts),))
+
+
+WRONG = {
+    "a special token": (user(RED, "say <|im_end|> now"), "special tokens"),
+    "an image's placeholder": (user(RED, "and <image>?"), "special tokens"),
+    "a placeholder in two parts": (user(RED, "and <ima", "ge>?"), "special tokens"),
+    "a placeholder said by the assistant": (
+        TextRequest(GREEDY, (Message("assistant", ("<image>",)), Message("user", ("go on",)))),
+        "special tokens",
+    ),
+    "no image": (user(b"GIF89a" + bytes(40), "what?"), "PNG"),
+    "half an image": (user(RED[: len(RED) // 2], "what?"), "image"),
+    "too long a text": (user("word " * 5000), "1024"),
+    "too many images": (user(*[RED] * 200), "1024"),
+    "too long an answer": (TextRequest(Sampling(max_tokens=1020), CHATS["one image"]), "max_tokens"),
+    "no messages": (TextRequest(GREEDY, prompt="hello"), "messages"),
+}
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_refused_with_a_sentence_and_the_next_request_is_served(load, wrong, sentence):
+    ours, model, processor = load("idefics3")
+    with pytest.raises(InvalidRequestError, match=sentence) as refused:
+        ours.prepare([wrong])
+    assert refused.value.param == "messages"
+    assert write(ours, [user(RED, "what is this?")]) == [generate(model, processor, CHATS["one image"])[1]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_odd_sizes_are_served(load, kind):
+    """Sizes that the decoder lets pass and processors could choke on: a pixel, a line, more than the model's side."""
+    ours, model, processor = load(kind)
+    chats = [(Message("user", (picture((90, 9, 9), size), "?")),) for size in ((1, 1), (1, 32), (64, 2), (700, 300))]
+    expected = [generate(model, processor, messages)[1] for messages in chats]
+    assert write(ours, [TextRequest(GREEDY, messages) for messages in chats]) == expected
+
+
+def test_images_where_the_template_has_no_place_for_them_are_the_client_s_error(folder, tmp_path):
+    path = changed(folder("llava"), tmp_path / "m")
+    template = path / "chat_template.jinja"
+    image = "part['type'] == 'image'"
+    template.write_text(
+        known.replace("part['type'] == 'image'", "part['type'] == 'image' and message['role'] == 'user'")
+    )
+    ours = Vision()
+    ours.load(request(path))
+    with pytest.raises(InvalidRequestError, match="expected images in user messages only") as refused:
+        ours.prepare([TextRequest(GREEDY, (Message("assistant", (RED,)), Message("user", ("and?",))))])
+    assert refused.value.param == "messages"
+    assert len(write(ours, [TextRequest(GREEDY, CHATS["one image"])])[0]) > 0
+    ours.unload()
+
+
+def test_images_that_wait_take_no_more_memory_than_their_budget():
+    budget = PixelBudget(1000)
+    first, second = torch.zeros(200), torch.zeros(50)  # 800 and 200 bytes
+    budget.hold([first])
+    budget.hold([second])
+    with pytest.raises(QueueFullError):
+        budget.hold([torch.zeros(1)])
+    del second
+    gc.collect()
+    third = torch.zeros(50)
+    budget.hold([third])
+    with pytest.raises(QueueFullError):
+        budget.hold([torch.zeros(1)])
+
+
+def test_one_request_s_images_always_fit():
+    budget = PixelBudget(10)
+    held = torch.zeros(100)
+    budget.hold([held])
+    with pytest.raises(QueueFullError):
+        budget.hold([torch.zeros(1)])
+    del held
+    gc.collect()
+    budget.hold([torch.zeros(100)])
+
+
+@pytest.mark.parametrize(
+    ("model_class", "extra", "plainly"),
+    [
+        (Idefics3ForConditionalGeneration, ["pixel_values", "pixel_attention_mask"], True),
+        (LlavaForConditionalGeneration, ["pixel_values", "image_sizes"], True),
+        (LlavaForConditionalGeneration, ["pixel_values", "token_type_ids"], False),
+        (Qwen2_5_VLForConditionalGeneration, ["pixel_values"], False),
+        (Gemma3ForConditionalGeneration, ["pixel_values"], False),
+        (PaliGemmaForConditionalGeneration, ["pixel_values"], False),
+    ],
+    ids=["idefics3", "llava", "inputs for every token", "positions of its own", "masks of its own", "a prefix"],
+)
+def test_only_models_that_leave_positions_and_masks_to_the_library_step_together(model_class, extra, plainly):
+    assert reads_plainly(model_class, extra) is plainly
+
+
+def changed(path, target, *, without=(), **changes):
+    """Copy a folder, leaving files out and changing keys of JSON files."""
+    shutil.copytree(path, target, ignore=lambda _folder, names: set(names) & set(without))
+    for name, change in changes.items():
+        file = target / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    return target
+
+
+NEVER = {
+    "a text model": ((), {"config": {"model_type": "llama"}}, "does not fit capability vision"),
+    "code": ((), {"processor_config": {"auto_map": {"AutoProcessor": "code.Processor"}}}, "auto_map"),
+    "no processor": (("processor_config.json",), {}, "no processor|processor of"),
+    "no template": (("chat_template.jinja",), {}, "no chat template"),
+    "no tokenizer": (("tokenizer.json",), {}, "processor of"),
+}
+
+
+@pytest.mark.parametrize(("without", "changes", "sentence"), NEVER.values(), ids=NEVER)
+def test_folders_that_never_load(folder, tmp_path, without, changes, sentence):
+    path = changed(folder("idefics3"), tmp_path / "m", without=without, **changes)
+    with pytest.raises(NeverLoadsError, match=sentence):
+        Vision().load(request(path))
+
+
+def test_a_chat_template_that_leaves_images_out_never_loads(folder, tmp_path):
+    path = changed(folder("idefics3"), tmp_path / "m")
+    (path / "chat_template.jinja").write_text("{% for message in messages %}{{ message['role'] }}{% endfor %}")
+    with pytest.raises(NeverLoadsError, match="does not take an image"):
+        Vision().load(request(path))
+
+
+def test_a_text_decoder_is_no_vision_model(tmp_path):
+    sliding_decoder.build(tmp_path)
+    with pytest.raises(NeverLoadsError, match="does not fit capability vision"):
+        Vision().load(request(tmp_path))
+
+
+def test_a_vocabulary_of_a_billion_is_refused_before_it_is_allocated(folder, tmp_path):
+    config = json.loads((folder("llava") / "config.json").read_text())
+    path = changed(
+        folder("llava"), tmp_path / "m", config={"text_config": config["text_config"] | {"vocab_size": 10**9}}
+    )
+    with pytest.raises(NeverLoadsError, match="1000000000"):
+        Vision().load(request(path))
