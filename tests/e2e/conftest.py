@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kubernetes import client, config
 
+from e2e.capabilities import hub_folders
 from e2e.hub import Hub
 from e2e.installation import Environment, Installation, chart_values
 from e2e.team import LABEL, Team
@@ -56,10 +58,11 @@ def node(api: client.ApiClient) -> client.V1Node:
 
 
 @pytest.fixture(scope="session")
-def hub(node: client.V1Node) -> Iterator[Hub]:
-    """A model hub on the node's address, where pods reach it and nobody else does."""
+def hub(node: client.V1Node, environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """A model hub on the node's address, where pods reach it and nobody else does; it has tiny models too."""
     (address,) = [each.address for each in node.status.addresses if each.type == "InternalIP"]
-    with Hub(address) as running:
+    folders = hub_folders(Path(environment.tiny_models), tmp_path_factory.mktemp("broken"))
+    with Hub(address, folders=folders) as running:
         yield running
 
 

@@ -23,6 +23,9 @@ VARIABLES = {
     "operator_image": "MODELPOOL_E2E_OPERATOR_IMAGE",
     "worker_image": "MODELPOOL_E2E_WORKER_IMAGE",
     "model_image": "MODELPOOL_E2E_MODEL_IMAGE",
+    "tiny_models": "MODELPOOL_E2E_TINY_MODELS",
+    "tiny_image": "MODELPOOL_E2E_TINY_IMAGE",
+    "baked_worker_image": "MODELPOOL_E2E_BAKED_WORKER_IMAGE",
     "helm": "HELM",
     "kubectl": "KUBECTL",
 }
@@ -30,12 +33,19 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Environment:
-    """Where the cluster is, and which images its node has."""
+    """Where the cluster is, and which images its node has.
+
+    ``tiny_models`` is a folder with a folder for each tiny model. ``tiny_image`` is one of them as an image,
+    ``baked_worker_image`` the worker's image with another one in it.
+    """
 
     kubeconfig: str
     operator_image: str
     worker_image: str
     model_image: str
+    tiny_models: str
+    tiny_image: str
+    baked_worker_image: str
     helm: str
     kubectl: str
 
@@ -137,7 +147,11 @@ def chart_values(environment: Environment, hub: str) -> dict[str, Any]:
             "sweepSeconds": 10,
             "leaseSeconds": 5,
         },
-        "worker": {"image": _image(environment.worker_image), "hfEndpoint": hub},
+        "worker": {
+            "image": _image(environment.worker_image),
+            "images": {"image-embedding": environment.baked_worker_image},
+            "hfEndpoint": hub,
+        },
         "drainOnUninstall": {"timeoutSeconds": 120},
     }
 

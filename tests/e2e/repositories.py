@@ -1,6 +1,6 @@
 """What the tests' model hub has to offer, by the name of a repository.
 
-Everything but what is added by `Shelf` is a form of the real all-MiniLM-L6-v2, whatever the organisation is called:
+Everything but the last but one is a form of the real all-MiniLM-L6-v2, whatever the organisation is called:
 
 - ``whole``: at once; its revision ``v1`` is an older one, with a file ``OLD.txt`` more;
 - ``paced-20s``: so slowly that the weights take 20 seconds;
@@ -18,6 +18,7 @@ Everything but what is added by `Shelf` is a form of the real all-MiniLM-L6-v2, 
 - ``private``: 401 for everybody who does not show ``TOKEN``;
 - ``forbidden``: 403, as for a model that asks for a licence to be accepted;
 - ``failing``: every request ends with 500;
+- what a `Shelf` was given besides: as it is, by a token only where the name begins with ``private-``;
 - every other name: 404.
 """
 
@@ -96,7 +97,10 @@ class Shelf:
     """All repositories of one hub: those above, and folders that a test has put there."""
 
     def __init__(self, folders: Mapping[str, Path] | None = None) -> None:
-        self._added = {name: Repository(read_folder(folder)) for name, folder in (folders or {}).items()}
+        self._added = {
+            name: Repository(read_folder(folder), private=name.startswith("private-"))
+            for name, folder in (folders or {}).items()
+        }
 
     def find(self, name: str, revision: str, token: str) -> Repository:
         """The repository of that name at a revision; raises ``RefusedError`` where there is none to be had."""

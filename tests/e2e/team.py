@@ -5,6 +5,7 @@ import time
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -46,6 +47,7 @@ class Team:
         self.objects = client.CustomObjectsApi(api)
         self.recorder = Recorder(api, self.namespace)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="client")
+        self._volumes: list[str] = []
 
     def __enter__(self) -> Self:
         labels = {LABEL: "true", "pod-security.kubernetes.io/enforce": "restricted"}
@@ -60,6 +62,8 @@ class Team:
             self._threads.shutdown(cancel_futures=True)
             self.recorder.__exit__()
             self.core.delete_namespace(self.namespace)
+            for volume in self._volumes:
+                self.core.delete_persistent_volume(volume)
 
     # What a user does
 
@@ -68,11 +72,38 @@ class Team:
         times = {"minResidencySeconds": 0, "failedRetentionSeconds": 1, "restartLimit": 1, "drainTimeoutSeconds": 60}
         self._create(POOLS, "ModelPool", name, {"memory": memory, **times, **spec})
 
-    def worker(self, name: str, source: str = "", **spec: Any) -> None:
-        """Make a worker of the real model; without a source from the model image on the node."""
+    def worker(self, name: str, source: str = "", *, model: Json | None = None, **spec: Any) -> None:
+        """Make a worker of the real model; without a source from the model image on the node.
+
+        ``model`` has other fields of the spec's model.
+        """
         where = source or f"oci://{self.installation.environment.model_image}"
-        model = {"name": MODEL, "capability": "text-embedding", "source": where}
-        self._create(WORKERS, "ModelWorker", name, {"pool": "pool", "memory": "2Gi", "model": model, **spec})
+        served = {"name": MODEL, "capability": "text-embedding", "source": where, **(model or {})}
+        self._create(WORKERS, "ModelWorker", name, {"pool": "pool", "memory": "2Gi", "model": served, **spec})
+
+    def secret(self, name: str, **values: str) -> None:
+        """Make a Secret."""
+        self.core.create_namespaced_secret(self.namespace, {"metadata": {"name": name}, "stringData": values})
+
+    def claim(self, name: str, folder: Path) -> None:
+        """Make a volume claim that is a folder of this machine."""
+        volume = f"{self.namespace}-{name}"
+        size = {"storage": "1Gi"}
+        shared: Json = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+        term = {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}]}
+        spec = {
+            **shared,
+            "capacity": size,
+            "local": {"path": str(folder)},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}},
+            "persistentVolumeReclaimPolicy": "Retain",
+        }
+        self.core.create_persistent_volume({"metadata": {"name": volume}, "spec": spec})
+        self._volumes.append(volume)
+        wanted = {**shared, "resources": {"requests": size}, "volumeName": volume}
+        self.core.create_namespaced_persistent_volume_claim(
+            self.namespace, {"metadata": {"name": name}, "spec": wanted}
+        )
 
     def change(self, worker: str, **spec: Any) -> None:
         """Change fields of a worker's spec."""
@@ -103,12 +134,16 @@ class Team:
 
     # What a client does
 
+    def url(self, worker: str) -> str:
+        """Where a worker's Service answers, within the cluster's network."""
+        return f"http://{self.core.read_namespaced_service(worker, self.namespace).spec.cluster_ip}:8080"
+
     def embed(self, worker: str, *texts: str, **fields: Any) -> httpx.Response:
         """Ask a worker for embeddings through its Service, from within the cluster's network.
 
         A refused connection is tried again for a while: a Service leads to a pod a moment after it is ready.
         """
-        url = f"http://{self.core.read_namespaced_service(worker, self.namespace).spec.cluster_ip}:8080"
+        url = self.url(worker)
         deadline = time.monotonic() + 15
         while True:
             try:
