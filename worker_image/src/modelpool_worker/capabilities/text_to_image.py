@@ -6,7 +6,7 @@ than the text encoder takes is cut there, as diffusers does.
 
 import copy
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
 from typing import Any, ClassVar, Final
@@ -28,7 +28,8 @@ from modelpool_worker.openai.images import MAX_SIDE, MAX_STEPS, MIN_SIDE, ImageR
 
 Pixels = NDArray[np.uint8]
 
-#: Pipelines whose images were shown not to depend on what is drawn beside them; any other draws one at a time.
+#: Pipelines whose images were shown not to depend on what is drawn beside them, in float32. Any other, and half
+#: precision, where sums depend on the batch's size and the steps add them up, draws one image at a time.
 _DRAWS_SEVERAL: Final = frozenset({"StableDiffusionPipeline", "StableDiffusionXLPipeline", "FluxPipeline"})
 #: A CPU draws several images hardly faster than one after the other: 512x512 of a usual model, or several smaller ones.
 _CPU_CELLS: Final = 4_096
@@ -41,30 +42,37 @@ _DECODER_CHANNELS: Final = 256
 #: The part of the free memory that an image may take.
 _USABLE: Final = 0.8
 _WARM_UP_STEPS: Final = 2
+_RUNGE_KUTTA_STEPS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A checked image to be drawn: its request with nothing left open but what the pipeline decides."""
+    """A checked image to be drawn, in pixels; a guidance that its request leaves open is the pipeline's own."""
 
     request: ImageRequest
     width: int
     height: int
+    steps: int
 
     @property
     def group(self) -> Hashable:
         """What images of one batch must have in common."""
         request = self.request
-        return self.width, self.height, request.steps, request.guidance, request.negative_prompt is not None
+        return self.width, self.height, self.steps, request.guidance, request.negative_prompt is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the loaded pipeline draws, in pixels: ``size`` is its own (width, height), ``cell`` a latent cell's side."""
+    """What the loaded pipeline draws, in pixels: ``size`` is its own (width, height), ``cell`` a latent cell's side.
+
+    A client that names no ``steps`` gets so many.
+    """
 
     size: tuple[int, int]
     factor: int
     cell: int
+    steps: int
+    min_steps: int
     max_steps: int
     max_pixels: int
     takes_negative: bool
@@ -79,7 +87,7 @@ class TextToImage:
         self._pipeline: Any = None
         self._tokenizer: Any = None
         self._device = torch.device("cpu")
-        self._limits = Limits((MIN_SIDE, MIN_SIDE), 8, 8, MAX_STEPS, MIN_SIDE * MIN_SIDE, takes_negative=False)
+        self._limits = Limits((MIN_SIDE, MIN_SIDE), 8, 8, 1, 1, MAX_STEPS, MIN_SIDE * MIN_SIDE, takes_negative=False)
 
     def load(self, request: LoadRequest) -> Loaded:
         """Load from a local folder, safetensors only, no code of the model's author."""
@@ -102,15 +110,15 @@ class TextToImage:
         return Loaded(
             str(self._device),
             name_of(dtype),
-            max_items=None if folder.pipeline in _DRAWS_SEVERAL else 1,
+            max_items=None if folder.pipeline in _DRAWS_SEVERAL and dtype is torch.float32 else 1,
             max_tokens=_cells(self._device, dtype),
         )
 
     def warm_up(self) -> None:
         """Draw a small image in few steps."""
         side = -(-MIN_SIDE // self._limits.factor) * self._limits.factor
-        steps = min(_WARM_UP_STEPS, self._limits.max_steps)
-        drawing = Drawing(ImageRequest("warm up", seed=0, steps=steps), side, side)
+        steps = min(max(_WARM_UP_STEPS, self._limits.min_steps), self._limits.max_steps)
+        drawing = Drawing(ImageRequest("warm up", seed=0), side, side, steps)
         try:
             self.run_batch([drawing], lambda: True)
         except InferenceFailedError:
@@ -123,7 +131,7 @@ class TextToImage:
             width, height = request.size or limits.size
             check_pixels(len(inputs), width, height)
             self._check(request, width, height)
-            drawing = Drawing(request, width, height)
+            drawing = Drawing(request, width, height, request.steps or limits.steps)
             cells = -(-width // limits.cell) * -(-height // limits.cell)
             prepared.append(Prepared(drawing, cost=cells, tokens=self._tokens(request.prompt), group=drawing.group))
         return prepared
@@ -131,7 +139,9 @@ class TextToImage:
     def run_batch(self, values: Sequence[Drawing], wanted: Callable[[], bool]) -> list[Pixels]:
         """Draw images of one group together; stops at the end of a step once nobody wants any of them."""
         first, request = values[0], values[0].request
-        options: dict[str, Any] = {"num_inference_steps": request.steps, "guidance_scale": request.guidance}
+        options: dict[str, Any] = {}
+        if request.guidance is not None:
+            options["guidance_scale"] = request.guidance
         if request.negative_prompt is not None:
             options["negative_prompt"] = [each.request.negative_prompt for each in values]
 
@@ -144,12 +154,13 @@ class TextToImage:
             prompt=[each.request.prompt for each in values],
             width=first.width,
             height=first.height,
+            num_inference_steps=first.steps,
             # one each: else an image would depend on its neighbours. On the CPU wherever the model is: a seed then
             # means the same noise on every machine
             generator=[torch.Generator("cpu").manual_seed(each.request.seed) for each in values],
             callback_on_step_end=on_step_end,
             output_type="np",
-            **{name: value for name, value in options.items() if value is not None},
+            **options,
         ).images
         if images.shape != (len(values), first.height, first.width, 3) or not np.isfinite(images).all():
             raise InferenceFailedError("the model's pixels are not finite numbers")
@@ -178,9 +189,10 @@ class TextToImage:
                 f"{limits.max_pixels}",
                 param="size",
             )
-        if request.steps is not None and request.steps > limits.max_steps:
+        if request.steps is not None and not limits.min_steps <= request.steps <= limits.max_steps:
             raise InvalidRequestError(
-                f"num_inference_steps is {request.steps}; this model takes at most {limits.max_steps}",
+                f"num_inference_steps is {request.steps}; expected {limits.min_steps} to {limits.max_steps} with this "
+                "model's scheduler",
                 param="num_inference_steps",
             )
         if request.negative_prompt is not None and not limits.takes_negative:
@@ -224,8 +236,7 @@ def _limits(pipeline: Any, kind: type[Any], device: torch.device, dtype: torch.d
     sample_height, sample_width = sample if isinstance(sample, list | tuple) else (sample or 1024 // cell,) * 2
     bounded = [min(MAX_SIDE, max(MIN_SIDE, side * cell)) for side in (sample_width, sample_height)]
     width, height = (max(1, side // factor) * factor for side in bounded)
-    scheduler = pipeline.scheduler.config
-    steps = [scheduler.get(name) for name in ("num_train_timesteps", "original_inference_steps")]
+    least, most = _steps(pipeline.scheduler.config)
     parameters = inspect.signature(kind.__call__).parameters
     channels = getattr(pipeline.vae.config, "block_out_channels", None) or (_DECODER_CHANNELS,)
     pixel = _DECODER_COPIES * max(channels[:2]) * dtype.itemsize
@@ -233,11 +244,22 @@ def _limits(pipeline: Any, kind: type[Any], device: torch.device, dtype: torch.d
         size=(width, height),
         factor=factor,
         cell=cell,
-        max_steps=min(MAX_STEPS, *(each for each in steps if isinstance(each, int) and each > 0), MAX_STEPS),
+        steps=min(most, max(least, parameters["num_inference_steps"].default)),
+        min_steps=least,
+        max_steps=most,
         max_pixels=max(MIN_SIDE * MIN_SIDE, int(free_bytes(device) * _USABLE) // pixel),
         # where guidance is part of the model, a negative prompt would be ignored without a word
         takes_negative="negative_prompt" in parameters and "true_cfg_scale" not in parameters,
     )
+
+
+def _steps(scheduler: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many steps a scheduler takes at least and at most; with others it fails in the middle."""
+    bounds = [scheduler.get(name) for name in ("num_train_timesteps", "original_inference_steps")]
+    most = min([MAX_STEPS, *(each for each in bounds if isinstance(each, int) and each > 0)])
+    # Runge-Kutta steps come before the others, unless its config says that they are left out
+    least = _RUNGE_KUTTA_STEPS if scheduler.get("skip_prk_steps") is False else 1
+    return min(least, most), most
 
 
 def _cells(device: torch.device, dtype: torch.dtype) -> int:

@@ -1,0 +1,29 @@
+"""Free memory by what the kernel's files say."""
+
+import pytest
+import torch
+
+from modelpool_worker.models.memory import free_bytes, free_of
+
+MACHINE = "MemTotal: 8000000 kB\nMemAvailable:    1000 kB\n"
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("machine", "maximum", "current", "stat", "expected"),
+    [
+        (MACHINE, "", "", "", 1_024_000),
+        (MACHINE, "max\n", "5\n", "", 1_024_000),
+        (MACHINE, f"{GIB}\n", "5\n", "", 1_024_000),
+        (MACHINE, "500000\n", "100000\n", "anon 7\n", 400_000),
+        (MACHINE, "500000\n", "100000\n", "anon 7\ninactive_file 60000\n", 460_000),
+        (MACHINE, "500000\n", "600000\n", "", 0),
+    ],
+    ids=["no cgroup", "unlimited", "roomy", "bounded", "cached files can go", "beyond"],
+)
+def test_the_tighter_bound_counts(machine, maximum, current, stat, expected):
+    assert free_of(machine, maximum, current, stat) == expected
+
+
+def test_this_machine_has_some():
+    assert free_bytes(torch.device("cpu")) > 0
