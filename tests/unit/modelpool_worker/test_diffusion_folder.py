@@ -1,7 +1,6 @@
 """A pipeline's folder is refused, with the true reason, before diffusers sees it."""
 
 import json
-import os
 import shutil
 
 import pytest
@@ -107,7 +106,7 @@ def test_code_beside_the_weights(folder, place):
     ],
 )
 def test_pickles_are_refused_by_name(folder, component, pickle, weights):
-    os.rename(folder / component / weights, folder / component / pickle)
+    (folder / component / weights).rename(folder / component / pickle)
     said = refused(folder)
     assert f"{component} of file:///m has {pickle} and no {weights}" in said
     assert "never read" in said
