@@ -23,6 +23,7 @@ class Story:
         self._started = time.monotonic()
         self._lines: queue.Queue[tuple[float, dict[str, Any] | None]] = queue.Queue()
         self._told = 0
+        self._shown = ""
         self._untold: deque[tuple[float, dict[str, Any]]] = deque()
         path = '-o=jsonpath={.status}{"\\n"}'
         self._watch = target.stream("get", f"mw/{name}", f"--namespace={namespace}", "--watch", path)
@@ -39,18 +40,17 @@ class Story:
             pass
 
     def until(self, state: str, seconds: float) -> None:
-        """Print moves up to the one that leads to ``state``.
+        """Print moves up to the one that leads to ``state``; none, where the last one printed led there already.
 
         Raises `ClusterError` with the worker's own words when it ends otherwise, or takes longer than ``seconds``.
         """
         deadline = time.monotonic() + seconds
-        while True:
-            while self._untold:
-                move = self._print_next()
-                if move["to"] == state:
-                    return
-                if move["to"] in ENDS:
-                    raise ClusterError(f"the worker {self.name} is {move['to']}, expected {state}: {self._why()}")
+        while self._shown != state:
+            if self._shown in ENDS:
+                raise ClusterError(f"the worker {self.name} is {self._shown}, expected {state}: {self._why()}")
+            if self._untold:
+                self._print_next()
+                continue
             if not self._take(deadline - time.monotonic()):
                 now = self.status.get("state", "no state")
                 raise ClusterError(f"the worker {self.name} was not {state} within {seconds:g} s: {now}, {self._why()}")
@@ -87,12 +87,12 @@ class Story:
         moves = self.status.get("transitions", [])
         return str(moves[0]["from"] if moves else self.status["state"])
 
-    def _print_next(self) -> dict[str, Any]:
+    def _print_next(self) -> None:
         at, move = self._untold.popleft()
         self._told += 1
         reason = move.get("reason", "")
         print(f"  {at - self._started:6.1f} s  {move['from']:>10} → {move['to']:<11} {reason}", flush=True)
-        return move
+        self._shown = move["to"]
 
     def _read(self) -> None:
         assert self._watch.stdout is not None

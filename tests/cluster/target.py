@@ -65,8 +65,18 @@ class Target:
             raise
 
     def uninstall(self) -> None:
-        """Drain and remove the release; nothing there is fine."""
-        self.helm("uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout=300s")
+        """Drain and remove the release; nothing there is fine.
+
+        The drain runs in a pod, which an image that cannot be pulled would hold up: without workers none is asked for.
+        """
+        words = ["uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout=300s"]
+        self.helm(*words, *([] if self._has_workers() else ["--no-hooks"]))
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self.kubectl("get", "modelworkers.modelpool.dev", "--all-namespaces", "-o=name").strip())
+        except ClusterError:  # without the CRD there are none
+            return False
 
     def operator_story(self) -> str:
         """The operator's pods and the end of its log, for when something went wrong."""

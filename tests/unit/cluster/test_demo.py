@@ -102,3 +102,11 @@ def test_a_state_that_does_not_come_is_told_with_the_one_that_is(tmp_path):
     status = {"state": "Spawning", "message": "needs 2048 MiB, 1024 MiB short"}
     with told([status], tmp_path) as story, pytest.raises(demo.ClusterError, match="Spawning, needs 2048 MiB"):
         story.until("Ready", 0.5)
+
+
+def test_a_state_that_was_told_already_is_not_waited_for(tmp_path):
+    with told(
+        [{"state": "Loading", "transitions": [LOADING]}, {"state": "Ready", "transitions": [LOADING, READY]}], tmp_path
+    ) as story:
+        story.until("Ready", 30)
+        story.until("Ready", 0)
