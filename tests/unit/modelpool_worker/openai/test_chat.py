@@ -40,7 +40,7 @@ def user(content, **fields):
         ),
         (user("x", name="Bob", tool_calls=None, refusal=None, tool_call_id="1"), [("user", ("x",))]),
         (user("x") * 1024, [("user", ("x",))] * 1024),
-        (user([IMAGE] * 16), [("user", (PNG,) * 16)]),
+        (user([IMAGE] * 8), [("user", (PNG,) * 8)]),
     ],
     ids=["text", "empty", "parts", "image", "roles", "further fields", "as many as may be", "as many images as may be"],
 )
@@ -75,7 +75,7 @@ def test_an_image_that_is_elsewhere_is_put_in_its_place_once_fetched():
         pytest.param(user("x" * 1_000_001), id="too long"),
         pytest.param(user("x" * 500_001) * 2, id="too long together"),
         pytest.param(user([TEXT] * 257), id="too many parts"),
-        pytest.param(user([IMAGE] * 17), id="too many images"),
+        pytest.param(user([IMAGE] * 9), id="too many images"),
         pytest.param([{"content": SECRET}], id="no role"),
         pytest.param([{"role": SECRET, "content": "x"}], id="unknown role"),
         pytest.param([{"role": ["user"], "content": "x"}], id="role is a list"),

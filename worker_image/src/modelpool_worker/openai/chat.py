@@ -24,7 +24,7 @@ from modelpool_worker.openai.sampling import (
 
 MAX_MESSAGES: Final = 1024
 MAX_PARTS: Final = 256
-MAX_IMAGES: Final = 16
+MAX_IMAGES: Final = 8
 MAX_CHARS: Final = 1_000_000
 MAX_TOP_LOGPROBS: Final = 20
 
