@@ -8,7 +8,10 @@ from cluster.host import ClusterError, run
 from cluster.target import RELEASE, SYSTEM_NAMESPACE, Target
 
 SOURCE = "hf://sentence-transformers/all-MiniLM-L6-v2"
-REMOVE_CRDS = "kubectl delete crd modelworkers.modelpool.dev modelpools.modelpool.dev"
+REMOVE_REST = (
+    "kubectl delete crd modelworkers.modelpool.dev modelpools.modelpool.dev",
+    f"kubectl delete namespace {SYSTEM_NAMESPACE}",
+)
 BUILD = """IMAGE_REPOSITORY says where the nodes of that cluster find the images: registry.example.com/modelpool.
 Build and push them from the top of this checkout (buildah bud and buildah push do the same):
   docker build -f operator/Dockerfile -t $IMAGE_REPOSITORY/operator:0.1.0 .

@@ -232,8 +232,8 @@ def down(choice: str) -> None:
         with step("Uninstalling (workers drain first)"):
             target.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s", timeout=200.0)
             target.uninstall()
-        print(f"Release {RELEASE} is gone from {SYSTEM_NAMESPACE}. The CRDs are kept; remove them with:")
-        print(f"  {current.REMOVE_CRDS}")
+        print(f"Release {RELEASE} is gone from {SYSTEM_NAMESPACE}. The CRDs and the namespace are kept; remove them with:")
+        print("\n".join(f"  {command}" for command in current.REMOVE_REST))
         return
     with step(f"Removing the cluster {CLUSTER}"):
         Cluster(CLUSTER).down()
