@@ -141,7 +141,8 @@ class Rows:
         start, end = reading.done, reading.done + size
         tokens = torch.tensor([reading.prompt.ids[start:end]], device=self._device)
         positions = torch.arange(start, end, device=self._device)[None]
-        logits = self._forward(tokens, positions, reading.cache, **reading.prompt.extra)
+        extra = {name: value.to(self._device) for name, value in reading.prompt.extra.items()}
+        logits = self._forward(tokens, positions, reading.cache, **extra)
         reading.done = end
         return logits
 

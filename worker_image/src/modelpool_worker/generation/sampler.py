@@ -1,7 +1,7 @@
 """Which token comes next, for many rows at once, each by its own rules. Imports torch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import torch
@@ -37,6 +37,7 @@ class Draw:
     sampling: Sampling
     generator: torch.Generator | None
     penalty: Tensor | None = None
+    seen: set[int] = field(default_factory=set)
 
     @classmethod
     def begin(cls, sampling: Sampling, choice: int = 0) -> "Draw":
@@ -57,9 +58,8 @@ class Draw:
             return
         if self.penalty is None:
             self.penalty = torch.zeros_like(logits)
-        if self.penalty[token] == 0:
-            self.penalty[token] += sampling.presence_penalty
-        self.penalty[token] += sampling.frequency_penalty
+        self.penalty[token] += sampling.frequency_penalty + (0 if token in self.seen else sampling.presence_penalty)
+        self.seen.add(token)
 
 
 def choose(logits: Tensor, draws: Sequence[Draw]) -> list[Chosen | None]:
