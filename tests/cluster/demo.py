@@ -232,7 +232,7 @@ def down(choice: str) -> None:
         with step("Uninstalling (workers drain first)"):
             target.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=180s", timeout=200.0)
             target.uninstall()
-        print(f"Release {RELEASE} is gone from {SYSTEM_NAMESPACE}. The CRDs and the namespace are kept; remove them with:")
+        print(f"Release {RELEASE} is gone. The CRDs and the namespace {SYSTEM_NAMESPACE} are kept; remove them with:")
         print("\n".join(f"  {command}" for command in current.REMOVE_REST))
         return
     with step(f"Removing the cluster {CLUSTER}"):
