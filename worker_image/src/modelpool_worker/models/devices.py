@@ -1,5 +1,7 @@
 """On what a model runs: the device that was promised, and the number format that suits it. Imports torch."""
 
+import re
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -10,6 +12,9 @@ from modelpool_worker.errors import RetryLoadError
 _MIB: Final = 1024 * 1024
 #: From this compute capability on NVIDIA GPUs calculate in bfloat16 by themselves.
 _NATIVE_BFLOAT16: Final = 8
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+#: How Linux calls the CPU instructions that multiply in bfloat16: "flags" on x86, "Features" on ARM.
+_BFLOAT16_FLAGS: Final = {"flags": {"avx512_bf16", "amx_bf16"}, "Features": {"bf16"}}
 
 
 def choose_device(gpus: int) -> torch.device:
@@ -36,7 +41,19 @@ def has_bfloat16(device: torch.device) -> bool:
     """Return whether the device multiplies in bfloat16 by itself, which makes it faster than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= _NATIVE_BFLOAT16
-    return False
+    try:
+        return device.type == "cpu" and has_bfloat16_instructions(_CPU_INFO.read_text())
+    except OSError:
+        return False
+
+
+def has_bfloat16_instructions(cpuinfo: str) -> bool:
+    """Return whether every CPU of ``cpuinfo`` (the text of /proc/cpuinfo) has instructions for bfloat16."""
+    found = [
+        not _BFLOAT16_FLAGS[name].isdisjoint(flags.split())
+        for name, flags in re.findall(r"^(flags|Features)[ \t]*:(.*)$", cpuinfo, re.MULTILINE)
+    ]
+    return bool(found) and all(found)
 
 
 def name_of(dtype: torch.dtype) -> str:

@@ -1,0 +1,130 @@
+"""From a checked model folder to an encoder: by our own forward where it fits, by transformers otherwise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Final, Protocol
+
+import torch
+from tokenizers import Tokenizer, normalizers
+from torch import Tensor
+from torch.nn import functional
+
+from modelpool_worker.capabilities.base import DType
+from modelpool_worker.embedding.bert import BertEncoder
+from modelpool_worker.embedding.bert_sizes import read_sizes
+from modelpool_worker.embedding.sentence_folder import Recipe
+from modelpool_worker.embedding.word_piece import load_word_piece
+from modelpool_worker.models.devices import choose_dtype
+from modelpool_worker.models.model_files import WEIGHTS, ModelFiles, read_json
+
+_MAX_TOKENS: Final = 32_768
+#: What a bfloat16 vector's cosine to the same text's float32 vector must be for ``auto`` to mean bfloat16.
+LEAST_COSINE: Final = 0.999
+#: Weights that were saved in 16 bits are read in 32 for that comparison up to this size.
+_COMPARED_BYTES: Final = 2 * 1024**3
+_SAMPLES: Final = (
+    "warm up",
+    "A somewhat longer text, to see that numbers such as 3.14 and names such as Århus keep their meaning.",
+    "Wie spät ist es? 東京は今何時ですか。 🚀",
+)
+
+
+class Pooled(Protocol):
+    """What calculates vectors."""
+
+    def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
+        """Return one float32 vector per list of token ids, in order; each has one token at least."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoder:
+    """A loaded encoder. The tokenizer cuts texts at ``max_tokens`` and pads nothing."""
+
+    model: Pooled
+    tokenizer: Tokenizer
+    max_tokens: int
+    vocabulary: int
+    dtype: torch.dtype
+
+
+def load_encoder(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder:
+    """Load a checked folder; raise ``NeverLoadsError`` where it holds no text encoder.
+
+    Where ``auto`` could be bfloat16, both formats embed a few texts, and bfloat16 is taken if the vectors agree.
+    """
+    return _load_plain(files, recipe, asked, device) or _load_any(files, recipe, asked, device)
+
+
+def _load_plain(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder | None:
+    sizes = read_sizes(files) if device.type == "cpu" else None
+    tokenizer = load_word_piece(files.folder, files.source) if sizes is not None else None
+    if sizes is None or tokenizer is None or tokenizer.get_vocab_size() > sizes.vocabulary:
+        return None
+    limit = read_json(files.folder, "tokenizer_config.json", files.source).get("model_max_length")
+    max_tokens = _max_tokens(recipe, limit, sizes.positions)
+    _finish(tokenizer, recipe, max_tokens, "right")
+    weights = files.folder / WEIGHTS
+    dtype = choose_dtype(asked, device)
+    model = BertEncoder(weights, sizes, dtype)
+    if asked == "auto" and dtype is not torch.float32:
+        exact = BertEncoder(weights, sizes, torch.float32)
+        samples = _samples(tokenizer)
+        if not agree(exact.embed(samples, ("mean",)), model.embed(samples, ("mean",))):
+            model, dtype = exact, torch.float32
+    return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype)
+
+
+def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder:
+    from modelpool_worker.embedding.pretrained_encoder import PretrainedEncoder  # imports transformers: seconds
+
+    dtype = choose_dtype(asked, device)
+    compares = asked == "auto" and dtype is not torch.float32 and _is_comparable(files)
+    model = PretrainedEncoder(files, torch.float32 if compares else dtype, device)
+    tokenizer = model.backend
+    max_tokens = _max_tokens(recipe, model.tokenizer_limit, model.positions)
+    _finish(tokenizer, recipe, max_tokens, model.truncates)
+    if compares:
+        samples = _samples(tokenizer)
+        exact = model.embed(samples, ("mean",))
+        model.convert(dtype)
+        if not agree(exact, model.embed(samples, ("mean",))):
+            dtype = torch.float32
+            del model  # its weights are rounded by now
+            model = PretrainedEncoder(files, dtype, device)
+    return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype)
+
+
+def agree(exact: Tensor, fast: Tensor) -> bool:
+    """Whether every vector [texts, size] keeps its direction; False where one is not finite."""
+    return bool((functional.cosine_similarity(exact, fast) >= LEAST_COSINE).all())
+
+
+def _is_comparable(files: ModelFiles) -> bool:
+    """Whether the weights may be read in 32 bits for a comparison: no more memory than they were saved with, or little.
+
+    Larger ones are what their makers saved in 16 bits.
+    """
+    saved = files.config.get("dtype", files.config.get("torch_dtype", "float32"))
+    return saved == "float32" or 4 * sum(prod(shape) for shape in files.shapes.values()) <= _COMPARED_BYTES
+
+
+def _samples(tokenizer: Tokenizer) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(_SAMPLES)) if encoding.ids]
+
+
+def _finish(tokenizer: Tokenizer, recipe: Recipe, max_tokens: int, side: str) -> None:
+    """Give a tokenizer without limits of its own the limit and the lower case of the recipe."""
+    tokenizer.enable_truncation(max_tokens, direction=side)
+    if recipe.lower_case:
+        own = tokenizer.normalizer
+        steps = [normalizers.Lowercase(), *([own] if own is not None else [])]
+        tokenizer.normalizer = normalizers.Sequence(steps)
+
+
+def _max_tokens(recipe: Recipe, tokenizer_limit: Any, positions: Any) -> int:
+    """Return where texts are cut: the recipe's length, else the tokenizer's, never beyond the model's positions."""
+    said = (recipe.max_seq_length or tokenizer_limit, positions)
+    limits = [limit for limit in said if isinstance(limit, int | float) and limit > 0]
+    return int(min(*limits, _MAX_TOKENS)) if limits else _MAX_TOKENS

@@ -1,0 +1,64 @@
+"""Linear layers on a CPU, with their weights in the order in memory that its matrix kernels read fastest."""
+
+import platform
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Layer = Callable[[Tensor], Tensor]
+
+#: oneDNN, which torch brings along, keeps what it compiles for a number of rows; so their number is bounded.
+_EXACT_ROWS: Final = 64
+_FINE_ROWS: Final = 1024
+_FINE: Final = 8
+_COARSE: Final = 64
+
+
+def linear(weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Layer:
+    """Return ``x [rows, in] → x · weightᵀ + bias [rows, out]``, with an exact GELU after it where ``gelu``.
+
+    Rearranged weights save a third of the time of a single text in bfloat16 and a tenth of a batch's.
+    """
+    if not _rearranges(weight.dtype):
+        return _plain(weight, bias, gelu=gelu)
+    rearranged = torch.ops.mkldnn._reorder_linear_weight(weight)
+    after, algorithm = ("gelu", "none") if gelu else ("none", "")
+    run = torch.ops.mkldnn._linear_pointwise
+
+    def layer(rows: Tensor) -> Tensor:
+        result: Tensor = run(rows, rearranged, bias, after, [], algorithm)
+        return result
+
+    return layer
+
+
+def padded_rows(rows: int) -> int:
+    """Return how many rows to calculate so that lengths that were never seen before stay rare."""
+    if rows <= _EXACT_ROWS:
+        return rows
+    step = _FINE if rows <= _FINE_ROWS else _COARSE
+    return -(-rows // step) * step
+
+
+def _plain(weight: Tensor, bias: Tensor, *, gelu: bool) -> Layer:
+    def layer(rows: Tensor) -> Tensor:
+        result = functional.linear(rows, weight, bias)
+        return functional.gelu(result) if gelu else result
+
+    return layer
+
+
+def _rearranges(dtype: torch.dtype) -> bool:
+    """Whether torch can; these are the operations that its own compiler emits for CPUs, which other builds may lack."""
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if platform.machine() != "x86_64" or not available:
+        return False
+    names = ("_reorder_linear_weight", "_linear_pointwise")
+    if not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float32
