@@ -7,7 +7,17 @@ from typing import Final
 
 import structlog
 
-_LIBRARIES: Final = ("transformers", "huggingface_hub", "httpx", "httpx2", "httpcore", "filelock", "asyncio", "torch")
+_LIBRARIES: Final = (
+    "transformers",
+    "huggingface_hub",
+    "httpx",
+    "httpx2",
+    "httpcore",
+    "python_multipart",
+    "filelock",
+    "asyncio",
+    "torch",
+)
 
 
 def configure(level: str) -> None:

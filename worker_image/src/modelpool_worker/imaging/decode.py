@@ -16,11 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from modelpool_worker.errors import InvalidRequestError
-from modelpool_worker.imaging.headers import Header, Kind, damaged, read_header
-
-#: How many times longer one side may be than the other: models scale the shorter side up to a fixed length.
-MAX_RATIO: Final = 32
+from modelpool_worker.imaging.headers import Header, Kind, check_size, damaged, read_header
 
 _CLASSES: Final[dict[Kind, type[ImageFile]]] = {"png": PngImageFile, "jpeg": JpegImageFile, "webp": WebPImageFile}
 _ORIENTATION: Final = 0x0112
@@ -41,7 +37,7 @@ def decode_image(data: bytes, *, max_pixels: int, param: str = "image") -> Image
     Raises ``InvalidRequestError`` that names ``param``.
     """
     header = read_header(data, param=param)
-    _check_size(header, max_pixels, param)
+    check_size(header, max_pixels, param)
     try:
         pixels = _decode(data, header)
     except Exception as error:  # decoders raise errors of many kinds; all of them mean a broken file
@@ -61,21 +57,6 @@ def _decode(data: bytes, header: Header) -> Image.Image | None:
         turn = _UPRIGHT.get(_orientation(image))
         pixels = _rgb(image)
     return pixels if turn is None else pixels.transpose(turn)
-
-
-def _check_size(header: Header, max_pixels: int, param: str) -> None:
-    width, height = header.width, header.height
-    if width < 1 or height < 1:
-        raise damaged(param)
-    if width * height > max_pixels:
-        raise InvalidRequestError(
-            f"the image has {width} x {height} pixels; expected at most {max_pixels} in all", param=param
-        )
-    if max(width, height) > MAX_RATIO * min(width, height):
-        raise InvalidRequestError(
-            f"the image has {width} x {height} pixels; expected no side more than {MAX_RATIO} times the other",
-            param=param,
-        )
 
 
 def _orientation(image: ImageFile) -> int:

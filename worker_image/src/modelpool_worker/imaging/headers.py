@@ -11,6 +11,8 @@ from modelpool_worker.errors import InvalidRequestError
 
 Kind = Literal["png", "jpeg", "webp"]
 
+#: How many times longer one side may be than the other: models scale the shorter side up to a fixed length.
+MAX_RATIO: Final = 32
 #: Segments or chunks beside those of the picture itself: text, colour profiles, previews.
 _MAX_PARTS: Final = 1024
 #: Chunks of a PNG in all.
@@ -41,6 +43,22 @@ def read_header(data: bytes, *, param: str) -> Header:
     except IndexError:
         raise damaged(param) from None
     raise InvalidRequestError("the image is of an unknown kind; expected the bytes of a PNG, JPEG or WebP", param=param)
+
+
+def check_size(header: Header, max_pixels: int, param: str) -> None:
+    """Raise ``InvalidRequestError`` for an image of too many pixels, or with one side many times the other."""
+    width, height = header.width, header.height
+    if width < 1 or height < 1:
+        raise damaged(param)
+    if width * height > max_pixels:
+        raise InvalidRequestError(
+            f"the image has {width} x {height} pixels; expected at most {max_pixels} in all", param=param
+        )
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise InvalidRequestError(
+            f"the image has {width} x {height} pixels; expected no side more than {MAX_RATIO} times the other",
+            param=param,
+        )
 
 
 def damaged(param: str) -> InvalidRequestError:

@@ -1,9 +1,9 @@
 """The embeddings endpoint's request and answer, in OpenAI's shape. Pure: bytes in, bytes out."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import orjson
@@ -19,6 +19,18 @@ MAX_TOKENS: Final = 32_768
 _EXPECTED: Final = (
     'expected a string, a list of strings, a list of token ids, or a list of such lists: "input": "hello"'
 )
+
+
+class VectorForm(Protocol):
+    """In what form vectors are answered."""
+
+    @property
+    def as_base64(self) -> bool:
+        """Whether as base64 of little-endian float32, else as numbers."""
+
+    @property
+    def dimensions(self) -> int | None:
+        """How many numbers of each; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,12 @@ def parse_request(body: bytes, *, model_name: str, vector_size: int) -> Embeddin
     """
     request = read_object(body)
     check_model(request, model_name)
+    as_base64, dimensions = read_form(request, vector_size)
+    return EmbeddingRequest(_inputs(request.get("input")), as_base64, dimensions)
+
+
+def read_form(request: Mapping[str, Any], vector_size: int) -> tuple[bool, int | None]:
+    """Read ``encoding_format`` (base64 or not) and ``dimensions``. Raises ``InvalidRequestError``."""
     encoding = request.get("encoding_format")
     if encoding not in (None, "float", "base64"):
         raise InvalidRequestError('encoding_format is not known; expected "float" or "base64"', param="encoding_format")
@@ -45,16 +63,14 @@ def parse_request(body: bytes, *, model_name: str, vector_size: int) -> Embeddin
         raise InvalidRequestError(
             f"dimensions is out of range; expected a whole number from 1 to {vector_size}", param="dimensions"
         )
-    return EmbeddingRequest(_inputs(request.get("input")), encoding == "base64", dimensions)
+    return encoding == "base64", dimensions
 
 
-def encode_answer(
-    request: EmbeddingRequest, vectors: Sequence[NDArray[np.float32]], *, model_name: str, tokens: int
-) -> bytes:
+def encode_answer(form: VectorForm, vectors: Sequence[NDArray[np.float32]], *, model_name: str, tokens: int) -> bytes:
     """Return the answer's JSON: one vector per input, in order. Takes a while for many; call it off the event loop."""
     entries = [
         # one by one: each call holds the interpreter's lock, and the event loop wants its turn in between
-        orjson.dumps({"object": "embedding", "index": index, "embedding": _shown(vector, request)}, option=_NUMPY)
+        orjson.dumps({"object": "embedding", "index": index, "embedding": _shown(vector, form)}, option=_NUMPY)
         for index, vector in enumerate(vectors)
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -74,16 +90,16 @@ def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.f
     return np.ascontiguousarray(cut / length if length else cut, dtype=np.float32)
 
 
-def _shown(vector: NDArray[np.float32], request: EmbeddingRequest) -> Any:
-    cut = shorten(vector, request.dimensions)
-    if request.as_base64:
+def _shown(vector: NDArray[np.float32], form: VectorForm) -> Any:
+    cut = shorten(vector, form.dimensions)
+    if form.as_base64:
         return base64.b64encode(cut.astype("<f4").tobytes()).decode("ascii")
     return np.ascontiguousarray(cut, dtype=np.float32)
 
 
 def _inputs(given: Any) -> tuple[str | list[int], ...]:
     if isinstance(given, str):
-        return (_text(given),)
+        return (check_text(given),)
     if not isinstance(given, list) or not given:
         raise InvalidRequestError(f"input is missing or of a wrong kind; {_EXPECTED}", param="input")
     if type(given[0]) is int:
@@ -93,13 +109,14 @@ def _inputs(given: Any) -> tuple[str | list[int], ...]:
             f"input holds {len(given)} items; expected at most {MAX_INPUTS} in one request", param="input"
         )
     if all(isinstance(item, str) for item in given):
-        return tuple(_text(item) for item in given)
+        return tuple(check_text(item) for item in given)
     if all(isinstance(item, list) for item in given):
         return tuple(_token_ids(item) for item in given)
     raise InvalidRequestError(f"input mixes kinds; {_EXPECTED}", param="input")
 
 
-def _text(text: str) -> str:
+def check_text(text: str) -> str:
+    """Return a text of allowed length; raise ``InvalidRequestError`` for an empty or too long one."""
     if not text:
         raise InvalidRequestError('input holds an empty string; expected text such as "hello"', param="input")
     if len(text) > MAX_CHARS:
