@@ -16,10 +16,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from modelpool_worker.imaging.headers import Header, Kind, check_size, damaged, read_header
+from modelpool_worker.imaging.headers import Header, Kind, check_size, damaged, hide_exif, read_header
 
 _CLASSES: Final[dict[Kind, type[ImageFile]]] = {"png": PngImageFile, "jpeg": JpegImageFile, "webp": WebPImageFile}
-_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -39,7 +38,7 @@ def decode_image(data: bytes, *, max_pixels: int, param: str = "image") -> Image
     header = read_header(data, param=param)
     check_size(header, max_pixels, param)
     try:
-        pixels = _decode(data, header)
+        pixels = _decode(hide_exif(data, param) if header.kind == "jpeg" else data, header)
     except Exception as error:  # decoders raise errors of many kinds; all of them mean a broken file
         raise damaged(param) from error
     if pixels is None:
@@ -54,16 +53,9 @@ def _decode(data: bytes, header: Header) -> Image.Image | None:
         if image.size != (header.width, header.height) or getattr(image, "n_frames", 1) != 1:
             return None
         image.load()
-        turn = _UPRIGHT.get(_orientation(image))
         pixels = _rgb(image)
+    turn = _UPRIGHT.get(header.orientation)
     return pixels if turn is None else pixels.transpose(turn)
-
-
-def _orientation(image: ImageFile) -> int:
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # metadata of any program's making; the picture itself is fine
-        return 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:
