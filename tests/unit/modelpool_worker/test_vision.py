@@ -42,6 +42,7 @@ def picture(colour, size=(48, 36), kind="png"):
 
 
 RED, BLUE, WIDE = picture((200, 10, 10)), picture((10, 10, 200)), picture((10, 200, 10), (90, 30), "webp")
+LARGE = [picture((1, 2, 3), size) for size in ((4097, 4096), (4096, 4096))]
 CHATS = {
     "one image": (Message("user", (RED, "what is this?")),),
     "another image": (Message("user", (BLUE, "what is this?")),),
@@ -184,6 +185,8 @@ WRONG = {
     ),
     "no image": (user(b"GIF89a" + bytes(40), "what?"), "PNG"),
     "half an image": (user(RED[: len(RED) // 2], "what?"), "image"),
+    "too large an image": (user(LARGE[0], "what?"), "pixels"),
+    "too large images together": (user(*[LARGE[1]] * 3, "what?"), "pixels together"),
     "too long a text": (user("word " * 5000), "1024"),
     "too many images": (user(*[RED] * 200), "1024"),
     "too long an answer": (TextRequest(Sampling(max_tokens=1020), CHATS["one image"]), "max_tokens"),
@@ -272,6 +275,18 @@ def changed(path, target, *, without=(), **changes):
         file = target / f"{name}.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | change))
     return target
+
+
+@pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
+def test_half_precision_writes_texts_that_depend_on_the_image(folder, kind):
+    ours = Vision()
+    assert ours.load(request(folder(kind), dtype="bfloat16")).dtype == "bfloat16"
+    ours.warm_up()
+    (shown,) = ours.prepare([user(RED, "what?")])
+    assert shown.value.extra["pixel_values"].dtype == torch.bfloat16
+    red, blue = write(ours, [user(RED, "what?"), user(BLUE, "what?")])
+    assert red != blue
+    ours.unload()
 
 
 NEVER = {

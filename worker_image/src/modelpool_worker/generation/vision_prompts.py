@@ -18,10 +18,13 @@ from modelpool_worker.generation.prompt_checks import as_row, count_answer, too_
 from modelpool_worker.generation.request import Message, TextRequest
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.imaging.decode import decode_image
+from modelpool_worker.imaging.headers import read_header
 from modelpool_worker.imaging.pixel_budget import PixelBudget
 
-#: Pixels of one image as it arrives; the processor then scales it to what the model takes.
+#: Pixels of one image as it arrives, and of all images of a request; the processor then scales them to what the
+#: model takes. Decoded and on the way to that size, a pixel takes about 10 bytes.
 MAX_PIXELS: Final = 4096 * 4096
+MAX_PIXELS_TOGETHER: Final = 2 * MAX_PIXELS
 #: Stands for an image between texts: no special token holds it.
 _BETWEEN: Final = "\0"
 
@@ -59,12 +62,9 @@ class VisionReader:
         least = len(text) // self._longest_token
         if least > context:
             raise too_long(f"at least {least}", context, "messages")
-        images = [
-            decode_image(part, max_pixels=MAX_PIXELS, param="messages")
-            for message in messages
-            for part in message.parts
-            if isinstance(part, bytes)
-        ]
+        encoded = [part for message in messages for part in message.parts if isinstance(part, bytes)]
+        _check_pixels(encoded)
+        images = [decode_image(data, max_pixels=MAX_PIXELS, param="messages") for data in encoded]
         # as the library's own chat does it: a template that writes the first token itself gets no second one
         first = self._processor.tokenizer.bos_token
         try:
@@ -157,6 +157,16 @@ def find_template(processor: Any, source: str) -> str:
     raise NeverLoadsError(
         f"{source} has no chat template; expected a model for chats, with chat_template.jinja or chat_template.json"
     )
+
+
+def _check_pixels(encoded: Sequence[bytes]) -> None:
+    headers = [read_header(data, param="messages") for data in encoded]
+    pixels = sum(header.width * header.height for header in headers)
+    if pixels > MAX_PIXELS_TOGETHER and len(encoded) > 1:
+        raise InvalidRequestError(
+            f"the images have {pixels} pixels together; expected at most {MAX_PIXELS_TOGETHER} in one request",
+            param="messages",
+        )
 
 
 def _shown(message: Message) -> dict[str, Any]:

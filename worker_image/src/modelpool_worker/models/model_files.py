@@ -24,6 +24,7 @@ _CONFIGS: Final = (
     "generation_config.json",
     "processor_config.json",
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
