@@ -136,10 +136,11 @@ def test_costs_are_latent_cells_and_tokens_those_of_the_prompt(model):
     ("kind", "fields", "param", "sentence"),
     [
         ("stable-diffusion", {"size": (65, 64)}, "size", "multiples of 2, for example 64x64"),
+        ("stable-diffusion", {"size": (2048, 2048)}, "size", "4194304 pixels; expected at most 262144"),
         ("flux", {"size": (64, 66)}, "size", "multiples of 4, for example 256x256"),
         ("flux", {"negative_prompt": "swordfish"}, "negative_prompt", "takes no negative_prompt"),
     ],
-    ids=["odd", "what Flux would silently round", "ignored by Flux"],
+    ids=["odd", "far beyond its own", "what Flux would silently round", "ignored by Flux"],
 )
 def test_what_this_model_does_not_take(models, kind, fields, param, sentence):
     with pytest.raises(InvalidRequestError, match=sentence) as error:
@@ -158,7 +159,7 @@ def test_an_image_for_which_there_is_no_memory_is_refused(folders, monkeypatch):
     monkeypatch.setattr("modelpool_worker.capabilities.text_to_image.free_bytes", lambda _device: 8 * 2**20)
     small, _ = loaded(folders["stable-diffusion"])
     assert small.prepare([CAT])
-    with pytest.raises(InvalidRequestError, match="has no memory; expected at most 8738"):
+    with pytest.raises(InvalidRequestError, match="expected at most 8738 of this model in this worker's memory"):
         small.prepare([ImageRequest("a cat", 1, (128, 128))])
 
 

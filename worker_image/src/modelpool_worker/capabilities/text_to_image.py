@@ -39,6 +39,9 @@ _CELL_BYTES: Final = 512 * 1024
 _DECODER_COPIES: Final = 6
 #: ... and this many channels at full size, unless its config says otherwise.
 _DECODER_CHANNELS: Final = 256
+#: Larger images than so many times the model's own show everything twice, and take minutes between two steps.
+_TIMES_OWN: Final = 4
+_ALWAYS_PIXELS: Final = 512 * 512
 #: The part of the free memory that an image may take.
 _USABLE: Final = 0.8
 _WARM_UP_STEPS: Final = 2
@@ -93,6 +96,7 @@ class TextToImage:
         """Load from a local folder, safetensors only, no code of the model's author."""
         # also because diffusers' warnings quote the prompts that it cuts
         diffusers_logging.set_verbosity_error()
+        transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self._device = choose_device(request.gpus)
@@ -185,8 +189,8 @@ class TextToImage:
             )
         if width * height > limits.max_pixels:
             raise InvalidRequestError(
-                f"size is {width * height} pixels, for which this worker has no memory; expected at most "
-                f"{limits.max_pixels}",
+                f"size is {width * height} pixels; expected at most {limits.max_pixels} of this model in this worker's "
+                "memory",
                 param="size",
             )
         if request.steps is not None and not limits.min_steps <= request.steps <= limits.max_steps:
@@ -240,6 +244,7 @@ def _limits(pipeline: Any, kind: type[Any], device: torch.device, dtype: torch.d
     parameters = inspect.signature(kind.__call__).parameters
     channels = getattr(pipeline.vae.config, "block_out_channels", None) or (_DECODER_CHANNELS,)
     pixel = _DECODER_COPIES * max(channels[:2]) * dtype.itemsize
+    in_memory = max(MIN_SIDE * MIN_SIDE, int(free_bytes(device) * _USABLE) // pixel)
     return Limits(
         size=(width, height),
         factor=factor,
@@ -247,7 +252,7 @@ def _limits(pipeline: Any, kind: type[Any], device: torch.device, dtype: torch.d
         steps=min(most, max(least, parameters["num_inference_steps"].default)),
         min_steps=least,
         max_steps=most,
-        max_pixels=max(MIN_SIDE * MIN_SIDE, int(free_bytes(device) * _USABLE) // pixel),
+        max_pixels=min(in_memory, max(_ALWAYS_PIXELS, _TIMES_OWN * width * height)),
         # where guidance is part of the model, a negative prompt would be ignored without a word
         takes_negative="negative_prompt" in parameters and "true_cfg_scale" not in parameters,
     )
