@@ -265,7 +265,11 @@ def test_one_request_s_images_always_fit():
     ids=["idefics3", "llava", "inputs for every token", "positions of its own", "masks of its own", "a prefix"],
 )
 def test_only_models_that_leave_positions_and_masks_to_the_library_step_together(model_class, extra, plainly):
-    assert reads_plainly(model_class, extra) is plainly
+    assert reads_plainly(model_class, dict.fromkeys(extra, torch.zeros(1))) is plainly
+
+
+def test_inputs_that_are_no_tensors_are_the_library_s_to_pass_on():
+    assert not reads_plainly(LlavaForConditionalGeneration, {"pixel_values": [torch.zeros(1)]})
 
 
 def changed(path, target, *, without=(), **changes):

@@ -3,7 +3,7 @@
 Importing this module imports torch and transformers, which takes seconds: only the load thread does it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from typing import Any, ClassVar, Final
 
@@ -123,7 +123,7 @@ class Vision:
         return self._prompts
 
 
-def reads_plainly(model_class: type, extra: Iterable[str]) -> bool:
+def reads_plainly(model_class: type, extra: Mapping[str, Any]) -> bool:
     """Return whether a prompt is read with ``extra`` inputs, then token by token without, and that is all.
 
     So it is where the class leaves positions, masks and inputs to the library's usual functions, and these pass nothing
@@ -131,7 +131,11 @@ def reads_plainly(model_class: type, extra: Iterable[str]) -> bool:
     """
     usual = all(getattr(model_class, name) is getattr(GenerationMixin, name) for name in _PREPARED_BY)
     masks = hasattr(model_class, "create_masks_for_generate")
-    return usual and not masks and set(extra) <= set(MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL)
+    once = all(
+        name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL and isinstance(value, torch.Tensor)
+        for name, value in extra.items()
+    )
+    return usual and not masks and once
 
 
 def _config(files: model_files.ModelFiles) -> Any:
