@@ -1,7 +1,6 @@
 """Tiny vision-language models against the library's own chat template, processor and ``generate``."""
 
 import gc
-import json
 import shutil
 from functools import cache
 from io import BytesIO
@@ -12,19 +11,16 @@ from PIL import Image, ImageDraw
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
-    Gemma3ForConditionalGeneration,
-    Idefics3ForConditionalGeneration,
-    LlavaForConditionalGeneration,
-    PaliGemmaForConditionalGeneration,
-    Qwen2_5_VLForConditionalGeneration,
 )
 
 from modelpool_worker.capabilities.base import LoadRequest
-from modelpool_worker.capabilities.vision import Vision, reads_plainly
-from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, QueueFullError
+from modelpool_worker.capabilities.vision import Vision
+from modelpool_worker.errors import InvalidRequestError, QueueFullError
 from modelpool_worker.generation.request import Message, Sampling, TextRequest
+from modelpool_worker.generation.vision_prompts import VisionPrompts, VisionReader
+from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.imaging.pixel_budget import PixelBudget
-from tiny_models import sliding_decoder, vision_language
+from tiny_models import vision_language
 
 TOGETHER = ["idefics3", "smolvlm", "llava"]
 KINDS = [*TOGETHER, "qwen2_5_vl"]
@@ -213,7 +209,7 @@ def test_odd_sizes_are_served(load, kind):
 
 
 def test_images_where_the_template_has_no_place_for_them_are_the_client_s_error(folder, tmp_path):
-    path = changed(folder("llava"), tmp_path / "m")
+    path = shutil.copytree(folder("llava"), tmp_path / "m")
     template = path / "chat_template.jinja"
     image = "part['type'] == 'image'"
     template.write_text(template.read_text().replace(image, f"{image} and message['role'] == 'user'"))
@@ -226,59 +222,18 @@ def test_images_where_the_template_has_no_place_for_them_are_the_client_s_error(
     ours.unload()
 
 
-def test_images_that_wait_take_no_more_memory_than_their_budget():
-    budget = PixelBudget(1000)
-    first, second = torch.zeros(200), torch.zeros(50)  # 800 and 200 bytes
-    budget.hold([first])
-    budget.hold([second])
+def test_images_that_find_no_room_get_a_429_and_texts_none(load):
+    processor = load("idefics3")[2]
+    reader = VisionReader(processor, Vocabulary(processor.tokenizer.backend_tokenizer), torch.float32, "m")
+    prompts = VisionPrompts(reader, 1024, PixelBudget(1))
+    held = prompts.prepare([user(RED, "?")])
     with pytest.raises(QueueFullError):
-        budget.hold([torch.zeros(1)])
-    del second
-    gc.collect()
-    third = torch.zeros(50)
-    budget.hold([third])
-    with pytest.raises(QueueFullError):
-        budget.hold([torch.zeros(1)])
-
-
-def test_one_request_s_images_always_fit():
-    budget = PixelBudget(10)
-    held = torch.zeros(100)
-    budget.hold([held])
-    with pytest.raises(QueueFullError):
-        budget.hold([torch.zeros(1)])
+        prompts.prepare([user(BLUE, "?")])
+    assert prompts.prepare([user("hello")])[0].tokens > 0
     del held
     gc.collect()
-    budget.hold([torch.zeros(100)])
-
-
-@pytest.mark.parametrize(
-    ("model_class", "extra", "plainly"),
-    [
-        (Idefics3ForConditionalGeneration, ["pixel_values", "pixel_attention_mask"], True),
-        (LlavaForConditionalGeneration, ["pixel_values", "image_sizes"], True),
-        (LlavaForConditionalGeneration, ["pixel_values", "token_type_ids"], False),
-        (Qwen2_5_VLForConditionalGeneration, ["pixel_values"], False),
-        (Gemma3ForConditionalGeneration, ["pixel_values"], False),
-        (PaliGemmaForConditionalGeneration, ["pixel_values"], False),
-    ],
-    ids=["idefics3", "llava", "inputs for every token", "positions of its own", "masks of its own", "a prefix"],
-)
-def test_only_models_that_leave_positions_and_masks_to_the_library_step_together(model_class, extra, plainly):
-    assert reads_plainly(model_class, dict.fromkeys(extra, torch.zeros(1))) is plainly
-
-
-def test_inputs_that_are_no_tensors_are_the_library_s_to_pass_on():
-    assert not reads_plainly(LlavaForConditionalGeneration, {"pixel_values": [torch.zeros(1)]})
-
-
-def changed(path, target, *, without=(), **changes):
-    """Copy a folder, leaving files out and changing keys of JSON files."""
-    shutil.copytree(path, target, ignore=lambda _folder, names: set(names) & set(without))
-    for name, change in changes.items():
-        file = target / f"{name}.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    return target
+    assert prompts.prepare([user(BLUE, "?")])[0].tokens > 0
+    prompts.close()
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])
@@ -291,41 +246,3 @@ def test_half_precision_writes_texts_that_depend_on_the_image(folder, kind):
     red, blue = write(ours, [user(RED, "what?"), user(BLUE, "what?")])
     assert red != blue
     ours.unload()
-
-
-NEVER = {
-    "a text model": ((), {"config": {"model_type": "llama"}}, "does not fit capability vision"),
-    "code": ((), {"processor_config": {"auto_map": {"AutoProcessor": "code.Processor"}}}, "auto_map"),
-    "no processor": (("processor_config.json",), {}, "no processor|processor of"),
-    "no template": (("chat_template.jinja",), {}, "no chat template"),
-    "no tokenizer": (("tokenizer.json",), {}, "processor of"),
-}
-
-
-@pytest.mark.parametrize(("without", "changes", "sentence"), NEVER.values(), ids=NEVER)
-def test_folders_that_never_load(folder, tmp_path, without, changes, sentence):
-    path = changed(folder("idefics3"), tmp_path / "m", without=without, **changes)
-    with pytest.raises(NeverLoadsError, match=sentence):
-        Vision().load(request(path))
-
-
-def test_a_chat_template_that_leaves_images_out_never_loads(folder, tmp_path):
-    path = changed(folder("idefics3"), tmp_path / "m")
-    (path / "chat_template.jinja").write_text("{% for message in messages %}{{ message['role'] }}{% endfor %}")
-    with pytest.raises(NeverLoadsError, match="does not take an image"):
-        Vision().load(request(path))
-
-
-def test_a_text_decoder_is_no_vision_model(tmp_path):
-    sliding_decoder.build(tmp_path)
-    with pytest.raises(NeverLoadsError, match="does not fit capability vision"):
-        Vision().load(request(tmp_path))
-
-
-def test_a_vocabulary_of_a_billion_is_refused_before_it_is_allocated(folder, tmp_path):
-    config = json.loads((folder("llava") / "config.json").read_text())
-    path = changed(
-        folder("llava"), tmp_path / "m", config={"text_config": config["text_config"] | {"vocab_size": 10**9}}
-    )
-    with pytest.raises(NeverLoadsError, match="1000000000"):
-        Vision().load(request(path))

@@ -32,7 +32,7 @@ class PixelBudget:
         wanted = sum(tensor.nbytes for tensor in tensors)
         while self._freed:
             self._used -= self._freed.popleft()
-        if self._used and self._used + wanted > self._limit:
+        if wanted and self._used and self._used + wanted > self._limit:
             raise QueueFullError(
                 "the images of the requests that wait already take all the memory there is for them; try again in a "
                 "moment",
