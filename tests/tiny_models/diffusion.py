@@ -20,8 +20,11 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -31,7 +34,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-Kind = Literal["stable-diffusion", "stable-diffusion-xl", "flux"]
+Kind = Literal["stable-diffusion", "safety-checked", "stable-diffusion-xl", "flux"]
 
 _SEED = 11
 _WIDTH = 32
@@ -42,11 +45,18 @@ _TEXT = "a the cat dog house tree river red green blue yellow small large old pi
 def build(folder: Path, kind: Kind = "stable-diffusion") -> None:
     """Save a pipeline of this kind into ``folder``."""
     torch.manual_seed(_SEED)
-    make = {"stable-diffusion": _stable_diffusion, "stable-diffusion-xl": _stable_diffusion_xl, "flux": _flux}
+    make = {
+        "stable-diffusion": _stable_diffusion,
+        "safety-checked": _safety_checked,
+        "stable-diffusion-xl": _stable_diffusion_xl,
+        "flux": _flux,
+    }
     make[kind]().save_pretrained(str(folder), safe_serialization=True)
 
 
-def _stable_diffusion() -> DiffusionPipeline:
+def _stable_diffusion(
+    safety_checker: StableDiffusionSafetyChecker | None = None, feature_extractor: CLIPImageProcessor | None = None
+) -> DiffusionPipeline:
     tokenizer = _clip_tokenizer()
     return StableDiffusionPipeline(
         vae=_vae(4),
@@ -54,10 +64,25 @@ def _stable_diffusion() -> DiffusionPipeline:
         tokenizer=tokenizer,
         unet=_unet(_WIDTH),
         scheduler=_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        safety_checker=safety_checker,
+        feature_extractor=feature_extractor,
+        requires_safety_checker=safety_checker is not None,
     )
+
+
+def _safety_checked() -> DiffusionPipeline:
+    sizes = {"hidden_size": _WIDTH, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = CLIPConfig(
+        text_config={**sizes, "vocab_size": 64},
+        vision_config={**sizes, "image_size": 32, "patch_size": 8},
+        projection_dim=_WIDTH,
+    )
+    checker = StableDiffusionSafetyChecker(config)
+    # as with the real ones, what is like none of the concepts passes
+    checker.concept_embeds_weights.data.fill_(2.0)
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    sides = {"height": 32, "width": 32}
+    return _stable_diffusion(checker, CLIPImageProcessor(size={"shortest_edge": 32}, crop_size=sides))
 
 
 def _stable_diffusion_xl() -> DiffusionPipeline:

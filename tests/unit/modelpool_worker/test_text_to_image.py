@@ -18,7 +18,7 @@ from modelpool_worker.models.diffusion_folder import PIPELINES
 from modelpool_worker.openai.images import ImageRequest
 from tiny_models.diffusion import build
 
-KINDS = ("stable-diffusion", "stable-diffusion-xl", "flux")
+KINDS = ("stable-diffusion", "safety-checked", "stable-diffusion-xl", "flux")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SIZE = (64, 64)
 CAT = ImageRequest("a red cat", seed=1, size=SIZE, steps=2)
@@ -276,6 +276,20 @@ def test_a_cpu_draws_few_at_a_time_and_a_pipeline_never_tried_in_batches_one(fol
     assert loaded(folders["flux"])[1].max_tokens == 4096
     monkeypatch.setattr("modelpool_worker.capabilities.text_to_image._DRAWS_SEVERAL", frozenset())
     assert loaded(folders["flux"])[1].max_items == 1
+
+
+def test_a_safety_checker_as_older_models_name_its_parts(folders, tmp_path):
+    """What it finds is black, and nothing else is."""
+    index = {"feature_extractor": ["transformers", "CLIPFeatureExtractor"]}
+    folder = changed(folders["safety-checked"], tmp_path, model_index=index)
+    model, _ = loaded(folder)
+    assert draw(model, CAT)[0].std() > 1
+    path = folder / "safety_checker" / "model.safetensors"
+    weights = load_file(path)
+    weights["concept_embeds_weights"].fill_(-2.0)
+    save_file(weights, path, metadata={"format": "pt"})
+    model, _ = loaded(folder)
+    assert draw(model, CAT)[0].max() == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
