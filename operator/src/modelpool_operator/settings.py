@@ -20,6 +20,12 @@ class OperatorSettings(BaseSettings):
     worker_images: dict[Capability, str] = Field(default_factory=dict, description="JSON: capability → image")
     worker_image_pull_policy: str = "IfNotPresent"
     hf_endpoint: str = Field(default="", description="model hub or mirror for hf:// sources; empty: huggingface.co")
+    image_url_hosts: str = Field(
+        default="", description="hosts that workers fetch clients' images from, comma-separated; empty: none"
+    )
+    image_url_refused_networks: str = Field(
+        default="", description="networks that they never fetch from, comma-separated, besides those not public"
+    )
 
     reconcile_workers: int = Field(default=16, ge=1, le=256, description="reconciles that may run at once")
     sweep_seconds: float = Field(default=30.0, gt=0, description="period of the full LIST that is the truth")

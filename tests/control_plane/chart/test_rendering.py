@@ -38,6 +38,10 @@ EVERYTHING = {
         "image": {"repository": "registry.example.com/worker", "tag": "1.2", "pullPolicy": "Always"},
         "images": {"text-to-image": "registry.example.com/diffusion@sha256:" + "1" * 64},
         "hfEndpoint": "https://hub.example.com:8443/mirror",
+        "imageUrls": {
+            "hosts": ["images.example.com", "http://cdn.example.com:8080"],
+            "refusedNetworks": ["10.0.0.0/8", "2001:db8::/32"],
+        },
         "networkPolicy": {"enabled": True, "inferenceFrom": [{"podSelector": {"matchLabels": {"app": "web"}}}]},
     },
     "drainOnUninstall": {"timeoutSeconds": 86400},
@@ -152,6 +156,8 @@ def test_values_reach_the_operators_settings(render, monkeypatch):
     assert settings.worker_images == {"text-to-image": "registry.example.com/diffusion@sha256:" + "1" * 64}
     assert settings.worker_image_pull_policy == "Always"
     assert settings.hf_endpoint == "https://hub.example.com:8443/mirror"
+    assert settings.image_url_hosts == "images.example.com,http://cdn.example.com:8080"
+    assert settings.image_url_refused_networks == "10.0.0.0/8,2001:db8::/32"
     assert (settings.reconcile_workers, settings.status_writes_per_second) == (256, 1000)
     assert (settings.sweep_seconds, settings.maintenance_seconds, settings.lease_seconds) == (7.5, 0.5, 600)
     assert (settings.log_level, settings.log_format) == ("debug", "console")
@@ -242,6 +248,9 @@ REFUSALS = {
     "short digest": ({"worker": {"image": {"digest": "sha256:12"}}}, "does not match pattern"),
     "capability": ({"worker": {"images": {"text-to-speech": "a/b"}}}, "value must be one of 'text-embedding'"),
     "endpoint": ({"worker": {"hfEndpoint": "hub.example.com"}}, "does not match pattern"),
+    "image host": ({"worker": {"imageUrls": {"hosts": ["*.example.com"]}}}, "does not match pattern"),
+    "image host with a comma": ({"worker": {"imageUrls": {"hosts": ["a.example,b"]}}}, "does not match pattern"),
+    "refused network": ({"worker": {"imageUrls": {"refusedNetworks": ["10.0.0.0"]}}}, "does not match pattern"),
     "namespace": ({"watchNamespaces": ["Team_A"]}, "does not match pattern"),
     "namespace twice": ({"watchNamespaces": ["a", "a"]}, "items at 0 and 1 are equal"),
     "the chart's own label": ({"commonLabels": {"app.kubernetes.io/name": "x"}}, "invalid propertyName"),

@@ -24,12 +24,14 @@ _SOURCE_MOUNT: Final = f"{pod.MODEL_MOUNT}/source"
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """Which image serves a capability, and how workers reach a model hub."""
+    """Which image serves a capability, how workers reach a model hub, and from where they fetch clients' pictures."""
 
     default: str
     by_capability: Mapping[Capability, str]
     pull_policy: str
     hf_endpoint: str = ""
+    url_hosts: str = ""
+    url_refused_networks: str = ""
 
 
 def template_problem(worker: WorkerView, pool: PoolView) -> str | None:
@@ -78,7 +80,7 @@ def build_pod(worker: WorkerView, pool: PoolView, images: ImageSettings) -> Json
                 "name": names.WORKER_CONTAINER,
                 "image": images.by_capability.get(worker.spec.model.capability, images.default),
                 "imagePullPolicy": images.pull_policy,
-                "env": _environment(worker, template, rules.idle_timeout, rules.drain_timeout, images.hf_endpoint),
+                "env": _environment(worker, template, rules.idle_timeout, rules.drain_timeout, images),
                 "ports": [
                     {"name": "inference", "containerPort": pod.INFERENCE_PORT},
                     {"name": "lifecycle", "containerPort": pod.LIFECYCLE_PORT},
@@ -158,7 +160,7 @@ def build_token_secret(pool: PoolView, token: str) -> Json:
 
 
 def _environment(
-    worker: WorkerView, template: WorkerTemplate, idle_timeout: float, drain_timeout: int, hf_endpoint: str
+    worker: WorkerView, template: WorkerTemplate, idle_timeout: float, drain_timeout: int, images: ImageSettings
 ) -> list[Json]:
     model = worker.spec.model
     ours = {
@@ -172,9 +174,12 @@ def _environment(
         pod.ENV_GPUS: str(worker.spec.gpus),
         pod.ENV_IDLE_TIMEOUT_SECONDS: f"{idle_timeout:g}",
         pod.ENV_DRAIN_TIMEOUT_SECONDS: str(drain_timeout),
+        # also where they are empty: what a worker may connect to is not its template's to decide
+        pod.ENV_IMAGE_URL_HOSTS: images.url_hosts,
+        pod.ENV_IMAGE_URL_REFUSED_NETWORKS: images.url_refused_networks,
     }
-    if hf_endpoint:
-        ours["HF_ENDPOINT"] = hf_endpoint
+    if images.hf_endpoint:
+        ours["HF_ENDPOINT"] = images.hf_endpoint
     # the user's come first: where a name is given twice the last one counts, and ours always count
     env: list[Json] = [{"name": variable.name, "value": variable.value} for variable in template.env]
     env += [{"name": name, "value": value} for name, value in ours.items()]

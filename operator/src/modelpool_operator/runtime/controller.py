@@ -68,7 +68,12 @@ class Controller:
             time.monotonic,
         )
         images = ImageSettings(
-            settings.worker_image, settings.worker_images, settings.worker_image_pull_policy, settings.hf_endpoint
+            settings.worker_image,
+            settings.worker_images,
+            settings.worker_image_pull_policy,
+            settings.hf_endpoint,
+            settings.image_url_hosts,
+            settings.image_url_refused_networks,
         )
         self._pools = PoolReconciler(
             client,

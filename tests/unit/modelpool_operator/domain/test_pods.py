@@ -148,7 +148,18 @@ def test_the_worker_is_told_what_to_serve():
         "MODELPOOL_GPUS": "2",
         "MODELPOOL_IDLE_TIMEOUT_SECONDS": "90",
         "MODELPOOL_DRAIN_TIMEOUT_SECONDS": "30",
+        "MODELPOOL_IMAGE_URL_HOSTS": "",
+        "MODELPOOL_IMAGE_URL_REFUSED_NETWORKS": "",
     }
+
+
+@pytest.mark.parametrize("hosts", ["images.example,http://cdn.example:8080", ""], ids=["listed", "none"])
+def test_what_images_are_fetched_from_is_the_installations_to_say_never_the_templates(hosts):
+    of = worker(template={"env": [{"name": "MODELPOOL_IMAGE_URL_HOSTS", "value": "elsewhere.example"}]})
+    fetching = ImageSettings("worker:1", {}, "Always", url_hosts=hosts, url_refused_networks="2001:db8::/32")
+    given = only(made(of, images=fetching))["env"]
+    assert [each["value"] for each in given if each["name"] == "MODELPOOL_IMAGE_URL_HOSTS"][-1] == hosts
+    assert env(made(of, images=fetching))["MODELPOOL_IMAGE_URL_REFUSED_NETWORKS"] == "2001:db8::/32"
 
 
 def test_a_hub_token_comes_from_its_secret_and_a_mirror_from_the_settings():
