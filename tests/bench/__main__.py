@@ -6,6 +6,7 @@ a missed target is said and ends with 0, a measurement that could not be made en
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +37,8 @@ TARGETS = {
 
 def main() -> int:
     """Measure what was asked for; return the exit code."""
+    # the servers are ended on the way out
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         names, rounds = asked(os.environ.get("BENCH", ""), os.environ.get("ROUNDS", ""))
         with place() as here:
@@ -43,6 +46,8 @@ def main() -> int:
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def asked(subjects: str, rounds: str) -> tuple[list[str], int]:

@@ -11,6 +11,7 @@ from cluster.host import ClusterError, ensure_packages, run
 SCRIPT = Path(__file__).with_name("wrk.lua")
 MARK = "MEASURED "
 ANSWER_SECONDS = 60
+PATIENT_SECONDS = 45.0
 
 
 class NothingAnsweredError(ClusterError):
@@ -41,14 +42,14 @@ def write_bodies(bodies: Iterable[object], target: Path) -> Path:
 
 
 def post(url: str, bodies: Path, *, connections: int, seconds: float) -> Load:
-    """Load ``url`` for so many whole seconds, or five times as long where nothing was answered in that time.
+    """Load ``url`` for so many whole seconds; where nothing was answered in that time, for a patient while.
 
     Raises `ClusterError` where an answer was not a success, or none came.
     """
     try:
         return _post(url, bodies, connections, seconds)
     except NothingAnsweredError:
-        return _post(url, bodies, connections, 5 * seconds)
+        return _post(url, bodies, connections, PATIENT_SECONDS)
 
 
 def _post(url: str, bodies: Path, connections: int, seconds: float) -> Load:
