@@ -156,8 +156,9 @@ def test_the_batch_of_a_cpu_is_small(folders):
     assert ImageEmbedding().load(ask(folders("clip"))).max_items == 16
 
 
-def test_bfloat16_is_close_to_float32(loaded):
-    exact, rounded = vectors(loaded("siglip"), PICTURES), vectors(loaded("siglip", "bfloat16"), PICTURES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_bfloat16_is_close_to_float32(kind, loaded):
+    exact, rounded = vectors(loaded(kind), PICTURES), vectors(loaded(kind, "bfloat16"), PICTURES)
     assert (exact * rounded).sum(axis=1).min() >= 0.999
     assert not np.array_equal(exact, rounded)
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-5)
