@@ -170,3 +170,16 @@ async def test_filled_waits_for_work():
     assert not waiting.done()
     queue.put(job, [Prepared("now", 1, 1)])
     await asyncio.wait_for(waiting, 1)
+
+
+async def test_what_a_client_leaves_waiting_is_not_work():
+    """Its answer is cancelled one turn of the event loop before its request closes it: the batch loop sleeps on."""
+    queue, [job] = queue_of([1])
+    job.answer.cancel()
+    waiting = asyncio.create_task(queue.filled())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    assert take(queue) == []
+    queue.put(queue.open(1), [Prepared("next", 1, 1)])
+    await asyncio.wait_for(waiting, 5)
+    assert values(take(queue)) == ["next"]

@@ -76,8 +76,9 @@ class RequestQueue:
         return chosen
 
     async def filled(self) -> None:
-        """Return once something waits."""
-        while not any(job.waiting for job in self._jobs):
+        """Return once something waits that ``take`` hands out."""
+        # not what waits of a job that is over: until its request closes it the loop must run, and would not
+        while not any(job.waiting and not job.over for job in self._jobs):
             self._filled.clear()
             await self._filled.wait()
 
