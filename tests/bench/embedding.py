@@ -19,7 +19,7 @@ from cluster.host import ClusterError, free_ports
 
 TEXTS = 1024
 BATCH = 64
-DIRECT_ONE_BY_ONE = 150
+ONE_BY_ONE = 150
 LEAST_COSINE = 0.99
 WARM_SECONDS = 1.0
 
@@ -34,20 +34,24 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Load:
-    """So many connections that send so many texts a request; measured in every round, or in the first only."""
+    """So many connections that send so many texts a request; measured in every round, or in the first only.
+
+    ``direct`` is what of ``direct.py`` is measured right after it, to be compared with it.
+    """
 
     name: str
     connections: int
     texts: int
     seconds: float
     every_round: bool
+    direct: str = ""
 
 
 LOADS = (
-    Load("1", 1, 1, 4, every_round=True),
+    Load("1", 1, 1, 4, every_round=True, direct="one_by_one"),
     Load("8", 8, 1, 4, every_round=False),
     Load("32", 32, 1, 6, every_round=True),
-    Load("128", 128, 1, 7, every_round=True),
+    Load("128", 128, 1, 7, every_round=True, direct="batches"),
     Load("batches of 64", 1, BATCH, 6, every_round=False),
 )
 
@@ -75,20 +79,21 @@ def measure(place: Place, rounds: int, table: Table) -> tuple[dict[str, Any], di
         _check(servers, direct, texts[:8])
         dtypes = {each.program.name: ours.dtype_in_use(server.log) for each, server in servers if _is_ours(each)}
         for number in range(rounds):
+            # the order turns from round to round: nobody is always the first after somebody else
+            turned = servers[number % len(servers) :] + servers[: number % len(servers)]
             for load in LOADS:
-                if load.every_round or number == 0:
-                    # the order turns from round to round: nobody is always the first after somebody else
-                    turned = servers[number % len(servers) :] + servers[: number % len(servers)]
-                    for contender, server in turned:
-                        if number and not contender.every_round:
-                            continue
+                if number and not load.every_round:
+                    continue
+                for contender, server in turned:
+                    if contender.every_round or number == 0:
                         numbers = _load(place, contender, server, texts, load)
                         samples.append(Sample(number, contender.program.name, load.name, numbers))
                         table.row(number, contender.program.name, load.name, numbers)
-            for do, some in (("one_by_one", texts[:DIRECT_ONE_BY_ONE]), ("batches", texts)):
-                numbers = direct.ask(do, texts=some)
-                samples.append(Sample(number, direct.name, do, numbers))
-                table.row(number, direct.name, do.replace("_", " "), numbers)
+                if load.direct:
+                    direct.ask(load.direct, texts=texts[:BATCH])
+                    numbers = direct.ask(load.direct, texts=texts if load.direct == "batches" else texts[:ONE_BY_ONE])
+                    samples.append(Sample(number, direct.name, load.direct, numbers))
+                    table.row(number, direct.name, load.direct.replace("_", " "), numbers)
     return figures(Samples(samples), dtypes), {"samples": [asdict(each) for each in samples], "dtypes": dtypes}
 
 
