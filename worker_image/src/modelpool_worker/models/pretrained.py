@@ -2,7 +2,7 @@
 
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import AutoConfig, AutoTokenizer
@@ -15,10 +15,14 @@ from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.models.model_files import ModelFiles
 from modelpool_worker.models.shapes import Shape, check_shapes
 
+#: What transformers says when it cannot make the model's tensors of the file's.
+_CONVERSION: Final = "automatic conversion of the weights"
+
 
 def read_config(files: ModelFiles) -> Any:
     """Return transformers' config of a checked folder; raise ``NeverLoadsError`` for one it does not know."""
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     kind = files.config.get("model_type")
     if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise NeverLoadsError(
@@ -63,21 +67,25 @@ def check_weights(skeleton: Any, files: ModelFiles) -> None:
 
 def load_model(auto: Any, config: Any, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> Any:
     """Load the checked folder's weights, safetensors only, no code of the model's author."""
-    model, report = auto.from_pretrained(
-        str(files.folder),
-        config=config,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    # a pooler is often not saved, and not used for embeddings
-    if any(not name.startswith("pooler.") for name in report["missing_keys"]):
-        raise NeverLoadsError(
-            f"the weights of {files.source} lack tensors that its config.json asks for; expected weights and config "
-            "of the same model"
+    try:
+        model, report = auto.from_pretrained(
+            str(files.folder),
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told by the report instead
         )
+    except RuntimeError as error:
+        # tensors that cannot be put together; memory that is not there is another matter
+        if _CONVERSION not in str(error):
+            raise
+        raise _misfit(files) from error
+    # a pooler is often not saved, and not used for embeddings
+    if report["mismatched_keys"] or any(not name.startswith("pooler.") for name in report["missing_keys"]):
+        raise _misfit(files)
     return model.to(device).eval()
 
 
@@ -104,6 +112,13 @@ def disarm_tokenizer(tokenizer: Any) -> None:
     """Take off the limit and the fixed padding that tokenizer.json may bring, which are not the model's."""
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
+
+
+def _misfit(files: ModelFiles) -> NeverLoadsError:
+    return NeverLoadsError(
+        f"the weights of {files.source} lack tensors that its config.json asks for; expected weights and config of the "
+        "same model"
+    )
 
 
 def _renamed(skeleton: Any, files: ModelFiles) -> tuple[dict[str, Shape], int]:
