@@ -14,7 +14,7 @@ from transformers import AutoModel
 from modelpool_worker.embedding.bert import BertEncoder
 from modelpool_worker.embedding.bert_sizes import read_sizes
 from modelpool_worker.embedding.linear import linear, padded_rows
-from modelpool_worker.embedding.packing import Run, pack
+from modelpool_worker.embedding.packing import Run, divide, pack
 from modelpool_worker.models import model_files
 from tiny_models import sentence_encoder
 
@@ -28,11 +28,11 @@ def folder(tmp_path_factory):
     return path
 
 
-def ours(folder, dtype=torch.float32):
+def ours(folder, dtype=torch.float32, threads=2):
     files = model_files.check(folder, "file:///m")
     sizes = read_sizes(files)
     assert sizes is not None
-    return BertEncoder(folder / model_files.WEIGHTS, sizes, dtype)
+    return BertEncoder(folder / model_files.WEIGHTS, sizes, dtype, threads)
 
 
 def theirs(folder, texts):
@@ -127,12 +127,47 @@ def shapes_of(folder):
     return model_files.read_shapes(folder / model_files.WEIGHTS, "m")
 
 
-def test_packed_texts_know_their_places():
-    packed = pack([[7, 8, 9], [1], [4, 5, 6], [2]])
+def test_texts_are_packed_one_behind_the_other():
+    packed = pack([[1], [2], [7, 8, 9], [4, 5, 6]])
     assert packed.ids == [1, 2, 7, 8, 9, 4, 5, 6]
     assert packed.positions == [0, 0, 0, 1, 2, 0, 1, 2]
     assert packed.runs == [Run(0, 2, 1), Run(2, 2, 3)]
-    assert packed.places == [2, 0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "threads", "parts"),
+    [
+        ([9], 4, [[0]]),
+        ([5, 3], 2, [[1], [0]]),
+        ([5, 3], 1, [[1, 0]]),
+        ([4, 4, 4, 4], 2, [[0, 1], [2, 3]]),
+        ([100, 1, 1, 1], 2, [[1, 2, 3], [0]]),
+        ([50, 50, 50, 50, 50], 1, [[0, 1, 2], [3, 4]]),
+    ],
+    ids=["one text", "a text each", "one thread", "halves", "one text is nearly all", "more than fit in a cache"],
+)
+def test_texts_are_divided_among_threads(lengths, threads, parts):
+    assert divide(lengths, threads) == parts
+
+
+def test_parts_are_of_about_the_same_size_and_hold_every_text_once():
+    print("seed 6")
+    draw = random.Random(6)
+    for _ in range(200):
+        lengths = [draw.randint(1, 60) for _ in range(draw.randint(1, 80))]
+        threads = draw.randint(1, 8)
+        parts = divide(lengths, threads)
+        assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
+        ordered = [lengths[index] for part in parts for index in part]
+        assert ordered == sorted(ordered)
+        assert all(sum(lengths[index] for index in part) <= 192 + 2 * 60 for part in parts)
+
+
+def test_several_threads_give_what_one_gives():
+    texts = drawn(7, 30_000, [3, 120, 9, 40, 40, 31, 64, 12, 12, 7, 90])
+    one, three = (ours(MINILM, threads=threads) for threads in (1, 3))
+    assert (one.embed(texts, ("mean",)) - three.embed(texts, ("mean",))).abs().max() < 1e-5
+    three.close()
 
 
 def test_rows_are_padded_a_little_and_to_few_different_numbers():

@@ -38,9 +38,10 @@ class TextEmbedding:
         torch.set_num_threads(request.threads)
         self._recipe = read_recipe(request.folder, request.source)
         files = model_files.check(request.folder / self._recipe.subfolder, request.source)
-        self._encoder = load_encoder(files, self._recipe, request.dtype, self._device)
+        self._encoder = load_encoder(files, self._recipe, request.dtype, self._device, request.threads)
         vector_size = len(self.run_batch([self.prepare(["size"])[0].value], lambda: True)[0])
-        return Loaded(str(self._device), name_of(self._encoder.dtype), vector_size)
+        dtype = name_of(self._encoder.dtype)
+        return Loaded(str(self._device), dtype, vector_size, max_items=self._encoder.max_items)
 
     def warm_up(self) -> None:
         """Embed a short and a longer text together."""
@@ -68,6 +69,8 @@ class TextEmbedding:
 
     def unload(self) -> None:
         """Drop model and tokenizer."""
+        if self._encoder is not None:
+            self._encoder.model.close()
         self._encoder = None
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,10 +1,12 @@
 """The forward of a plain BERT encoder on a CPU, equal to that of transformers without importing it.
 
 Texts are calculated packed: everything that looks at one token at a time sees the tokens of all texts as the rows of
-one matrix, and only attention goes text by text. Nothing is spent on padding.
+one matrix, and only attention goes text by text. Nothing is spent on padding. Threads calculate different texts; they
+do not share out each other's matrices, which would have them wait for each other at every step.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +17,8 @@ from torch.nn import functional
 
 from modelpool_worker.embedding.bert_sizes import BertSizes
 from modelpool_worker.embedding.linear import Layer, linear, padded_rows
-from modelpool_worker.embedding.packing import Packed, Run, pack
-from modelpool_worker.embedding.pooling import pool
+from modelpool_worker.embedding.packing import Packed, Run, divide, pack
+from modelpool_worker.embedding.pooling import in_order, pool
 
 _Norm = Callable[[Tensor], Tensor]
 
@@ -35,8 +37,10 @@ class _Block(NamedTuple):
 class BertEncoder:
     """Token ids → pooled vectors. The table of words stays in the mapped file, as it is saved."""
 
-    def __init__(self, weights: Path, sizes: BertSizes, dtype: torch.dtype) -> None:
+    def __init__(self, weights: Path, sizes: BertSizes, dtype: torch.dtype, threads: int) -> None:
         self.dtype = dtype
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "texts", initializer=torch.set_num_threads, initargs=(1,))
         self._heads = sizes.heads
         self._head_size = sizes.hidden // sizes.heads
         with safe_open(str(weights), framework="pt") as file:
@@ -72,13 +76,24 @@ class BertEncoder:
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""
+        parts = divide([len(ids) for ids in texts], self._threads)
+        if len(parts) == 1:
+            return in_order([self._embed_part([texts[index] for index in parts[0]], modes)], parts)
+        running = [self._pool.submit(self._embed_part, [texts[index] for index in part], modes) for part in parts]
+        wait(running)
+        return in_order([part.result() for part in running], parts)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def _embed_part(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         packed = pack(texts)
         with torch.inference_mode():
             hidden = self._embedded(packed)
             for block in self._blocks:
                 hidden = self._through(block, hidden, packed.runs)
-            pooled = torch.cat([_pooled(hidden, run, modes) for run in packed.runs])
-            return pooled[torch.tensor(packed.places)]
+            return torch.cat([_pooled(hidden, run, modes) for run in packed.runs])
 
     def _embedded(self, packed: Packed) -> Tensor:
         more = [0] * (padded_rows(len(packed.ids)) - len(packed.ids))

@@ -21,6 +21,8 @@ from modelpool_worker.models.model_files import WEIGHTS, ModelFiles, read_json
 _MAX_TOKENS: Final = 32_768
 #: What a bfloat16 vector's cosine to the same text's float32 vector must be for ``auto`` to mean bfloat16.
 LEAST_COSINE: Final = 0.999
+#: On a CPU larger batches are no faster, and meanwhile no answers are sent and no texts arrive.
+_ITEMS_PER_THREAD: Final = 16
 #: Weights that were saved in 16 bits are read in 32 for that comparison up to this size.
 _COMPARED_BYTES: Final = 2 * 1024**3
 _SAMPLES: Final = (
@@ -37,27 +39,37 @@ class Pooled(Protocol):
         """Return one float32 vector per list of token ids, in order; each has one token at least."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds beside memory."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class TextEncoder:
-    """A loaded encoder. The tokenizer cuts texts at ``max_tokens`` and pads nothing."""
+    """A loaded encoder. The tokenizer cuts texts at ``max_tokens`` and pads nothing.
+
+    ``max_items`` is how many texts a batch should hold at most, None where more are no slower.
+    """
 
     model: Pooled
     tokenizer: Tokenizer
     max_tokens: int
     vocabulary: int
     dtype: torch.dtype
+    max_items: int | None
 
 
-def load_encoder(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder:
+def load_encoder(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int) -> TextEncoder:
     """Load a checked folder; raise ``NeverLoadsError`` where it holds no text encoder.
 
     Where ``auto`` could be bfloat16, both formats embed a few texts, and bfloat16 is taken if the vectors agree.
     """
-    return _load_plain(files, recipe, asked, device) or _load_any(files, recipe, asked, device)
+    return _load_plain(files, recipe, asked, device, threads) or _load_any(files, recipe, asked, device, threads)
 
 
-def _load_plain(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder | None:
+def _load_plain(
+    files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int
+) -> TextEncoder | None:
     sizes = read_sizes(files) if device.type == "cpu" else None
     tokenizer = load_word_piece(files.folder, files.source) if sizes is not None else None
     if sizes is None or tokenizer is None or tokenizer.get_vocab_size() > sizes.vocabulary:
@@ -67,16 +79,16 @@ def _load_plain(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.d
     _finish(tokenizer, recipe, max_tokens, "right")
     weights = files.folder / WEIGHTS
     dtype = choose_dtype(asked, device)
-    model = BertEncoder(weights, sizes, dtype)
+    model = BertEncoder(weights, sizes, dtype, threads)
     if asked == "auto" and dtype is not torch.float32:
-        exact = BertEncoder(weights, sizes, torch.float32)
+        exact = BertEncoder(weights, sizes, torch.float32, threads)
         samples = _samples(tokenizer)
         if not agree(exact.embed(samples, ("mean",)), model.embed(samples, ("mean",))):
             model, dtype = exact, torch.float32
-    return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype)
+    return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype, _ITEMS_PER_THREAD * threads)
 
 
-def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device) -> TextEncoder:
+def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int) -> TextEncoder:
     from modelpool_worker.embedding.pretrained_encoder import PretrainedEncoder  # imports transformers: seconds
 
     dtype = choose_dtype(asked, device)
@@ -93,7 +105,8 @@ def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.dev
             dtype = torch.float32
             del model  # its weights are rounded by now
             model = PretrainedEncoder(files, dtype, device)
-    return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype)
+    max_items = _ITEMS_PER_THREAD * threads if device.type == "cpu" else None
+    return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype, max_items)
 
 
 def agree(exact: Tensor, fast: Tensor) -> bool:

@@ -15,6 +15,14 @@ def pool(hidden: Tensor, mask: Tensor, modes: Sequence[str]) -> Tensor:
     return torch.cat([_POOLS[mode](hidden, mask) for mode in modes], dim=1)
 
 
+def in_order(vectors: Sequence[Tensor], parts: Sequence[Sequence[int]]) -> Tensor:
+    """Put together the vectors [texts of the part, size] of parts that hold these indices: [texts, size]."""
+    places = torch.tensor([index for part in parts for index in part], device=vectors[0].device)
+    with torch.inference_mode():
+        together = torch.cat(list(vectors))
+        return torch.empty_like(together).index_copy_(0, places, together)
+
+
 def _cls(hidden: Tensor, mask: Tensor) -> Tensor:
     return _pick(hidden, mask.argmax(dim=1))
 

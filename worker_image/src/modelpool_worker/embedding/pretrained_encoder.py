@@ -1,4 +1,4 @@
-"""Any text encoder that transformers knows, padded to the longest text. Importing this imports transformers."""
+"""Any text encoder that transformers knows, on padded batches. Importing this imports transformers."""
 
 import inspect
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from torch import Tensor
 from transformers import AutoModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from modelpool_worker.embedding.pooling import pool
+from modelpool_worker.embedding.packing import divide
+from modelpool_worker.embedding.pooling import in_order, pool
 from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.models.model_files import ModelFiles
 from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, load_tokenizer, read_config
@@ -44,6 +45,14 @@ class PretrainedEncoder:
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""
+        if self._device.type != "cpu":
+            return self._embed_padded(texts, modes)
+        # padding costs a CPU as much as text, so only texts of similar length are padded together
+        parts = divide([len(ids) for ids in texts], 1)
+        vectors = [self._embed_padded([texts[index] for index in part], modes) for part in parts]
+        return in_order(vectors, parts)
+
+    def _embed_padded(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         longest = max(len(ids) for ids in texts)
         input_ids = torch.full((len(texts), longest), self._pad, dtype=torch.int64)
         mask = torch.zeros((len(texts), longest), dtype=torch.int64)
@@ -55,6 +64,9 @@ class PretrainedEncoder:
         with torch.inference_mode():
             hidden = self._model(input_ids=input_ids, attention_mask=mask, return_dict=True).last_hidden_state
             return pool(hidden, mask, modes)
+
+    def close(self) -> None:
+        """Nothing is held beside memory."""
 
 
 def _config(files: ModelFiles) -> Any:
