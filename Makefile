@@ -39,8 +39,12 @@ test: setup ## Everything: unit, control plane, end to end on a real cluster (ro
 	@$(LOCAL) cluster.e2e
 
 .PHONY: test-unit
-test-unit: setup ## Under a minute, no network
-	@$(VENV)/python -m pytest -q tests/unit
+test-unit: setup ## Under a minute, no network, no models
+	@$(VENV)/python -m pytest -q -m "not models" tests/unit
+
+.PHONY: test-models
+test-models: setup ## The unit tests that load models by transformers and diffusers
+	@$(VENV)/python -m pytest -q -m models tests/unit
 
 .PHONY: test-control-plane
 test-control-plane: setup ## Against a real API server on loopback; needs no root

@@ -9,6 +9,8 @@ from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.models.diffusion_folder import check
 from tiny_models.diffusion import build
 
+pytestmark = pytest.mark.models
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):

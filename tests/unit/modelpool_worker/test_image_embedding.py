@@ -21,6 +21,8 @@ from modelpool_worker.imaging.pixel_budget import PixelBudget
 from tiny_models import image_encoder
 from tiny_models.byte_level import byte_level
 
+pytestmark = pytest.mark.models
+
 PAIRS = ["clip", "siglip", "siglip2"]
 KINDS = [*PAIRS, "dinov2"]
 SIZES = [(40, 30), (32, 32), (7, 200), (300, 90), (3, 3), (1, 1), (2, 1), (64, 3)]

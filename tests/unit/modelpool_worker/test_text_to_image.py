@@ -18,6 +18,8 @@ from modelpool_worker.models.diffusion_folder import PIPELINES
 from modelpool_worker.openai.images import ImageRequest
 from tiny_models.diffusion import build
 
+pytestmark = pytest.mark.models
+
 KINDS = ("stable-diffusion", "safety-checked", "stable-diffusion-xl", "flux")
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 SIZE = (64, 64)

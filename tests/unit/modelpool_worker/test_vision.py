@@ -22,6 +22,8 @@ from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.imaging.pixel_budget import PixelBudget
 from tiny_models import vision_language
 
+pytestmark = pytest.mark.models
+
 TOGETHER = ["idefics3", "smolvlm", "llava"]
 KINDS = [*TOGETHER, "qwen2_5_vl"]
 TOKENS = 24

@@ -18,6 +18,8 @@ from modelpool_worker.capabilities.vision import Vision, reads_plainly
 from modelpool_worker.errors import NeverLoadsError
 from tiny_models import sliding_decoder, vision_language
 
+pytestmark = pytest.mark.models
+
 
 @pytest.fixture(scope="module")
 def idefics3(tmp_path_factory):

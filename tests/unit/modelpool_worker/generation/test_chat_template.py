@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from modelpool_worker.errors import InferenceFailedError, InvalidRequestError
 from modelpool_worker.generation.chat_template import RENDER_SECONDS, ChatTemplate
 
+pytestmark = pytest.mark.models
+
 SECRET = "swordfish"
 VARIABLES = {"bos_token": "<s>", "eos_token": "</s>"}
 

@@ -24,6 +24,8 @@ from modelpool_worker.models.memory import free_bytes
 from tiny_models import sliding_decoder, text_decoder
 from tiny_models.byte_level import byte_level
 
+pytestmark = pytest.mark.models
+
 WIDE = {"initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1, "vocab_size": 300}
 LLAMA = WIDE | {
     "hidden_size": 64,

@@ -15,6 +15,8 @@ from modelpool_worker.generation.rows import Rows
 from modelpool_worker.generation.vocabulary import Vocabulary
 from tiny_models import text_decoder
 
+pytestmark = pytest.mark.models
+
 GREEDY = Sampling(temperature=0)
 TEXTS = [
     "hello world",

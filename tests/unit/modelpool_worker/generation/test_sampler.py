@@ -8,6 +8,8 @@ import torch
 from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.sampler import Draw, choose
 
+pytestmark = pytest.mark.models
+
 SIZE = 1500
 GREEDY = Sampling(temperature=0)
 

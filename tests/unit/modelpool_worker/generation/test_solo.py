@@ -14,6 +14,8 @@ from modelpool_worker.generation.solo import Solo
 from modelpool_worker.generation.vocabulary import Vocabulary
 from tiny_models import sliding_decoder, vision_language
 
+pytestmark = pytest.mark.models
+
 KINDS = ["mistral", "gemma3", "lfm2", "mamba"]
 GREEDY = Sampling(temperature=0)
 TEXT = "what is this? please answer in one sentence, " * 2

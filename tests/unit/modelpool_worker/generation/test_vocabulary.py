@@ -8,6 +8,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from modelpool_worker.generation.vocabulary import Vocabulary
 from tiny_models.byte_level import byte_level
 
+pytestmark = pytest.mark.models
+
 BYTES = byte_level().backend_tokenizer
 TEXTS = ["Größe, naïve façade", "東京 🚀 ok", "  two  spaces ", "a\nb\tc", "👩‍👩‍👧 é", "x"]
 

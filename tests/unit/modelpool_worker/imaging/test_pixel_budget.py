@@ -8,6 +8,8 @@ import torch
 from modelpool_worker.errors import QueueFullError
 from modelpool_worker.imaging.pixel_budget import PixelBudget
 
+pytestmark = pytest.mark.models
+
 
 def test_images_that_wait_take_no_more_memory_than_their_budget():
     budget = PixelBudget(1000)

@@ -22,6 +22,8 @@ from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.image_embeddings import ImageEmbeddings
 from tiny_models import image_encoder
 
+pytestmark = pytest.mark.models
+
 PATH = "/v1/embeddings"
 
 

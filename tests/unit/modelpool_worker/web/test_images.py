@@ -18,6 +18,8 @@ from modelpool_worker.openai.images import ImageRequest
 from modelpool_worker.web.server import create_server, listen
 from tiny_models.diffusion import build
 
+pytestmark = pytest.mark.models
+
 PATH = "/v1/images/generations"
 ASK = {"model": "org/m", "prompt": "a red cat", "seed": 7, "num_inference_steps": 2}
 

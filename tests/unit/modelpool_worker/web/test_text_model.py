@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from modelpool_worker.capabilities.text_to_text import TextToText
 from tiny_models import text_decoder
 
+pytestmark = pytest.mark.models
+
 PROMPTS = ["Once upon a time", "The quick brown fox jumps over the lazy dog", "Zwölf Boxkämpfer", "1 2 3", "x"]
 
 

@@ -13,6 +13,8 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from modelpool_worker.capabilities.vision import Vision
 from tiny_models import vision_language
 
+pytestmark = pytest.mark.models
+
 TOKENS = 24
 ASK = {"model": "org/m", "temperature": 0, "max_tokens": TOKENS}
 
