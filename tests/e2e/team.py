@@ -193,12 +193,12 @@ class Team:
         found: Json = self.recorder.latest(POOLS, name)["status"]
         return found
 
-    def assert_nothing_left_of(self, worker: str) -> None:
+    def assert_nothing_left_of(self, worker: str, pool: str = "pool") -> None:
         """No pod, no ledger entry and no process of a worker are left."""
         self.recorder.catch_up()
         uid = self.worker_uid(worker)
         assert self.recorder.versions(PODS, self.pod_name(worker))[-1].gone
-        assert uid not in (self.pool_status().get("ledger") or {})
+        assert uid not in (self.pool_status(pool).get("ledger") or {})
         assert processes_of(uid) == []
 
     def assert_invariants(self) -> None:
