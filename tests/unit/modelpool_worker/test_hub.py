@@ -246,6 +246,36 @@ def test_without_a_token_none_of_the_environment_is_sent(small, tmp_path, monkey
     assert small.tokens == set()
 
 
+# Switched off
+
+
+@pytest.mark.parametrize(
+    ("source", "answer"),
+    [
+        ("hf://org/whole", "asked"),
+        ("file:///models/m", "OfflineModeIsEnabled"),
+        ("pvc://claim", "OfflineModeIsEnabled"),
+        ("oci://image", "OfflineModeIsEnabled"),
+    ],
+)
+def test_only_an_hf_source_may_reach_the_hub(small, tmp_path, source, answer):
+    """In a process that was prepared for another one the hub's library makes no connection, whoever calls it."""
+    script = (
+        "import sys\n"
+        "from modelpool_worker.__main__ import prepare_environment\n"
+        "from modelpool_worker.settings import WorkerSettings\n"
+        "prepare_environment(WorkerSettings(worker_id='w', model_name='m', capability='c', model_source=sys.argv[1],"
+        " cache_dir=sys.argv[2]))\n"
+        "from huggingface_hub import HfApi\n"
+        "try: HfApi(endpoint=sys.argv[3]).model_info('org/whole', revision='main'); print('asked')\n"
+        "except Exception as error: print(type(error).__name__)\n"
+    )
+    arguments = [sys.executable, "-c", script, source, str(tmp_path), small.url]
+    said = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert said.stdout.strip() == answer
+    assert bool(small.served) == (answer == "asked")
+
+
 # Room
 
 
