@@ -29,7 +29,7 @@ def drawn(numbers, sampling, count):
 
 
 def nucleus(numbers, sampling):
-    """The tokens that may be drawn: the fewest likeliest ones that have the share."""
+    """The tokens that may be drawn: the fewest likeliest ones that have the share, and those as likely within 1 %."""
     weights = (numbers[0] / sampling.temperature).softmax(0).double()
     kept, total = set(), 0.0
     for token in weights.argsort(descending=True).tolist():
@@ -37,7 +37,7 @@ def nucleus(numbers, sampling):
         total += float(weights[token])
         if total >= sampling.top_p:
             break
-    return kept
+    return {each for each in range(SIZE) if each in kept or weights[each] > weights[token] * 0.99}
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-300, 1e-5])
