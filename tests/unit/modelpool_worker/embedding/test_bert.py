@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from transformers import AutoModel
 from modelpool_worker.embedding.bert import BertEncoder
 from modelpool_worker.embedding.bert_sizes import read_sizes
 from modelpool_worker.embedding.linear import linear, padded_rows
-from modelpool_worker.embedding.packing import Run, divide, pack
+from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.models import model_files
+from modelpool_worker.models.devices import calculate_with
 from tiny_models import sentence_encoder
 
 pytestmark = pytest.mark.models
@@ -129,11 +131,9 @@ def shapes_of(folder):
     return model_files.read_shapes(folder / model_files.WEIGHTS, "m")
 
 
-def test_texts_are_packed_one_behind_the_other():
-    packed = pack([[1], [2], [7, 8, 9], [4, 5, 6]])
-    assert packed.ids == [1, 2, 7, 8, 9, 4, 5, 6]
-    assert packed.positions == [0, 0, 0, 1, 2, 0, 1, 2]
-    assert packed.runs == [Run(0, 2, 1), Run(2, 2, 3)]
+def test_texts_are_packed_one_behind_the_other_and_another_one_fills_the_rows():
+    assert pack([[7, 8, 9], [1], [4, 5]]) == ([7, 8, 9, 1, 4, 5], [0, 1, 2, 0, 0, 1], [3, 1, 2])
+    assert pack([[7, 8], [1]], lambda tokens: tokens + 2) == ([7, 8, 1, 0, 0], [0, 1, 0, 0, 0], [2, 1, 2])
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,17 @@ def test_parts_are_of_about_the_same_size_and_hold_every_text_once():
         ordered = [lengths[index] for part in parts for index in part]
         assert ordered == sorted(ordered)
         assert all(sum(lengths[index] for index in part) <= 192 + 2 * 60 for part in parts)
+
+
+def test_threads_do_not_change_each_others_number():
+    before = torch.get_num_threads()
+    try:
+        calculate_with(3)
+        with ThreadPoolExecutor(1, initializer=calculate_with, initargs=(1,)) as other:
+            assert other.submit(torch.get_num_threads).result() == 1
+            assert torch.get_num_threads() == 3
+    finally:
+        calculate_with(before)
 
 
 def test_several_threads_give_what_one_gives():

@@ -17,7 +17,7 @@ from modelpool_worker.embedding.encoders import TextEncoder, load_encoder
 from modelpool_worker.embedding.sentence_folder import Recipe, read_recipe
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
 from modelpool_worker.models import model_files
-from modelpool_worker.models.devices import choose_device, name_of, reserved_mib
+from modelpool_worker.models.devices import calculate_with, choose_device, name_of, reserved_mib
 
 Vector = NDArray[np.float32]
 
@@ -35,7 +35,7 @@ class TextEmbedding:
     def load(self, request: LoadRequest) -> Loaded:
         """Load from a local folder, safetensors only, no code of the model's author."""
         self._device = choose_device(request.gpus)
-        torch.set_num_threads(request.threads)
+        calculate_with(request.threads)
         self._recipe = read_recipe(request.folder, request.source)
         files = model_files.check(request.folder / self._recipe.subfolder, request.source)
         self._encoder = load_encoder(files, self._recipe, request.dtype, self._device, request.threads)

@@ -8,19 +8,24 @@ do not share out each other's matrices, which would have them wait for each othe
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from modelpool_worker.embedding.bert_sizes import BertSizes
 from modelpool_worker.embedding.linear import Layer, linear, padded_rows
-from modelpool_worker.embedding.packing import Packed, Run, divide, pack
+from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.embedding.pooling import in_order, pool
+from modelpool_worker.models.devices import calculate_with
 
 _Norm = Callable[[Tensor], Tensor]
+
+#: Tokens from which on one text alone is faster with several threads.
+_LARGE: Final = 64
 
 
 class _Block(NamedTuple):
@@ -40,7 +45,7 @@ class BertEncoder:
     def __init__(self, weights: Path, sizes: BertSizes, dtype: torch.dtype, threads: int) -> None:
         self.dtype = dtype
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "texts", initializer=torch.set_num_threads, initargs=(1,))
+        self._pool = ThreadPoolExecutor(threads, "texts", initializer=calculate_with, initargs=(1,))
         self._heads = sizes.heads
         self._head_size = sizes.hidden // sizes.heads
         with safe_open(str(weights), framework="pt") as file:
@@ -77,8 +82,8 @@ class BertEncoder:
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""
         parts = divide([len(ids) for ids in texts], self._threads)
-        if len(parts) == 1:
-            return in_order([self._embed_part([texts[index] for index in parts[0]], modes)], parts)
+        if len(texts) == 1 and len(texts[0]) >= _LARGE:
+            return self._embed_part(texts, modes)  # here, where torch calculates with all threads
         running = [self._pool.submit(self._embed_part, [texts[index] for index in part], modes) for part in parts]
         wait(running)
         return in_order([part.result() for part in running], parts)
@@ -88,36 +93,29 @@ class BertEncoder:
         self._pool.shutdown()
 
     def _embed_part(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
-        packed = pack(texts)
+        packed = pack(texts, padded_rows)
         with torch.inference_mode():
-            hidden = self._embedded(packed)
+            words = functional.embedding(torch.tensor(packed.ids), self._words).float()
+            positions = functional.embedding(torch.tensor(packed.positions), self._positions)
+            hidden = self._norm(words.add_(positions)).to(self.dtype)
             for block in self._blocks:
-                hidden = self._through(block, hidden, packed.runs)
-            return torch.cat([_pooled(hidden, run, modes) for run in packed.runs])
+                attended = block.attended(self._attend(block.attend(hidden), packed.lengths))
+                hidden = block.attended_norm(attended.add_(hidden))
+                hidden = block.norm(block.narrow(block.widen(hidden)).add_(hidden))
+            return _pooled(hidden, packed.lengths, modes)[: len(texts)]
 
-    def _embedded(self, packed: Packed) -> Tensor:
-        more = [0] * (padded_rows(len(packed.ids)) - len(packed.ids))
-        words = functional.embedding(torch.tensor(packed.ids + more), self._words).float()
-        positions = functional.embedding(torch.tensor(packed.positions + more), self._positions)
-        return self._norm(words.add_(positions)).to(self.dtype)
+    def _attend(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Attention of every token to those of its own text: [rows, 3 × size] → [rows, size].
 
-    def _through(self, block: _Block, hidden: Tensor, runs: Sequence[Run]) -> Tensor:
-        attended = block.attended(self._attend(block.attend(hidden), runs))
-        hidden = block.attended_norm(attended.add_(hidden))
-        return block.norm(block.narrow(block.widen(hidden)).add_(hidden))
-
-    def _attend(self, rows: Tensor, runs: Sequence[Run]) -> Tensor:
-        """Attention of every token to those of its own text: [rows, 3 × size] → [rows, size]."""
-        result = rows.new_empty(len(rows), self._heads, self._head_size)
-        result[runs[-1].end :] = 0
-        for run in runs:
-            shape = (run.texts, run.tokens, 3, self._heads, self._head_size)
-            query, key, value = rows[run.start : run.end].view(shape).permute(2, 0, 3, 1, 4)
-            attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
-            result[run.start : run.end].view(shape[:2] + shape[3:]).copy_(attended)
-        return result.view(len(rows), -1)
+        In float32 whatever the format: for short texts it is faster, and the sums are exact.
+        """
+        parts = rows.float().view(1, len(rows), 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)
+        texts = zip(*(torch.split(part, list(lengths), dim=2) for part in parts), strict=True)
+        attended = [functional.scaled_dot_product_attention(*text).transpose(1, 2).flatten(0, 1) for text in texts]
+        return torch.cat(attended).flatten(1).to(rows.dtype)
 
 
-def _pooled(hidden: Tensor, run: Run, modes: Sequence[str]) -> Tensor:
-    texts = hidden[run.start : run.end].view(run.texts, run.tokens, -1)
-    return pool(texts, texts.new_ones(run.texts, run.tokens, dtype=torch.int64), modes)
+def _pooled(hidden: Tensor, lengths: Sequence[int], modes: Sequence[str]) -> Tensor:
+    padded = pad_sequence(list(torch.split(hidden, list(lengths))), batch_first=True)
+    mask = torch.arange(padded.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+    return pool(padded, mask.to(torch.int64), modes)

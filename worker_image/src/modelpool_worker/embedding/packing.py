@@ -1,8 +1,7 @@
 """Texts of different lengths laid one behind the other, without padding. Pure: lists of numbers only."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby
+from collections.abc import Callable, Sequence
+from itertools import chain
 from math import ceil
 from typing import Final, NamedTuple
 
@@ -10,37 +9,27 @@ from typing import Final, NamedTuple
 _PART_TOKENS: Final = 192
 
 
-class Run(NamedTuple):
-    """``texts`` neighbours of ``tokens`` tokens each, from row ``start`` on."""
-
-    start: int
-    texts: int
-    tokens: int
-
-    @property
-    def end(self) -> int:
-        """The row behind the last one."""
-        return self.start + self.texts * self.tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Token ids and their positions, and the runs of texts of equal length that they form."""
+class Packed(NamedTuple):
+    """Token ids, their positions, and the lengths of the texts one behind the other."""
 
     ids: list[int]
     positions: list[int]
-    runs: list[Run]
+    lengths: list[int]
 
 
-def pack(texts: Sequence[Sequence[int]]) -> Packed:
-    """Lay texts (one token at least each) behind each other, in their order: neighbours of equal length form a run."""
-    runs: list[Run] = []
-    start = 0
-    for tokens, alike in groupby(texts, key=len):
-        runs.append(Run(start, len(list(alike)), tokens))
-        start = runs[-1].end
-    positions = chain.from_iterable(range(len(text)) for text in texts)
-    return Packed(list(chain.from_iterable(texts)), list(positions), runs)
+def pack(texts: Sequence[Sequence[int]], rows: Callable[[int], int] = lambda tokens: tokens) -> Packed:
+    """Lay texts (one token at least each) behind each other.
+
+    ``rows`` says how many rows to calculate for a number of tokens; where that is more, one more text fills them.
+    """
+    lengths = [len(text) for text in texts]
+    ids = list(chain.from_iterable(texts))
+    positions = list(chain.from_iterable(range(length) for length in lengths))
+    if more := rows(len(ids)) - len(ids):
+        lengths.append(more)
+        ids += [0] * more
+        positions += [0] * more
+    return Packed(ids, positions, lengths)
 
 
 def divide(lengths: Sequence[int], threads: int) -> list[list[int]]:

@@ -56,6 +56,12 @@ def has_bfloat16_instructions(cpuinfo: str) -> bool:
     return bool(found) and all(found)
 
 
+def calculate_with(threads: int) -> None:
+    """Have what this thread calculates on the CPU done by so many threads; other threads keep theirs."""
+    torch.get_num_threads()  # at first use a thread takes over the process's number, which must not come later
+    torch.set_num_threads(threads)
+
+
 def name_of(dtype: torch.dtype) -> str:
     """Return the format's name as users write it, such as ``float32``."""
     return str(dtype).removeprefix("torch.")
