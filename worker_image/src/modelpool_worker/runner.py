@@ -259,6 +259,7 @@ def _warm_up(capability: Capability) -> None:
     # what the libraries made so far stays: the collector need not look through it again, which stops every thread
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _cause(error: LoadError) -> dict[str, Any]:

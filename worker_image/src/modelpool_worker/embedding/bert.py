@@ -26,6 +26,7 @@ _Norm = Callable[[Tensor], Tensor]
 
 #: Tokens from which on one text alone is faster with several threads.
 _LARGE: Final = 64
+_PARTS: Final = ("weight", "bias")
 
 
 class _Block(NamedTuple):
@@ -42,7 +43,9 @@ class _Block(NamedTuple):
 class BertEncoder:
     """Token ids → pooled vectors. The table of words stays in the mapped file, as it is saved."""
 
-    def __init__(self, weights: Path, sizes: BertSizes, dtype: torch.dtype, threads: int) -> None:
+    def __init__(
+        self, weights: Path, sizes: BertSizes, dtype: torch.dtype, threads: int, *, rearrange: bool = True
+    ) -> None:
         self.dtype = dtype
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "texts", initializer=calculate_with, initargs=(1,))
@@ -58,10 +61,12 @@ class BertEncoder:
                 weight, bias = read(f"{name}.weight").to(dtype), read(f"{name}.bias").to(dtype)
                 return lambda rows: functional.layer_norm(rows, weight.shape, weight, bias, sizes.epsilon)
 
+            def join(tensors: Sequence[Tensor]) -> Tensor:
+                return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
+
             def layer(*names: str, gelu: bool = False) -> Layer:
-                weight = torch.cat([read(f"{name}.weight").to(dtype) for name in names])
-                bias = torch.cat([read(f"{name}.bias").to(dtype) for name in names])
-                return linear(weight, bias, gelu=gelu)
+                weight, bias = (join([read(f"{name}.{part}").to(dtype) for name in names]) for part in _PARTS)
+                return linear(weight, bias, gelu=gelu, rearrange=rearrange)
 
             self._words = read("embeddings.word_embeddings.weight")
             types = read("embeddings.token_type_embeddings.weight")

@@ -81,10 +81,10 @@ def _load_plain(
     dtype = choose_dtype(asked, device)
     model = BertEncoder(weights, sizes, dtype, threads)
     if asked == "auto" and dtype is not torch.float32:
-        exact = BertEncoder(weights, sizes, torch.float32, threads)
+        exact = BertEncoder(weights, sizes, torch.float32, threads, rearrange=False)
         samples = _samples(tokenizer)
         if not agree(exact.embed(samples, ("mean",)), model.embed(samples, ("mean",))):
-            model, dtype = exact, torch.float32
+            model, dtype = BertEncoder(weights, sizes, torch.float32, threads), torch.float32
     return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype, _ITEMS_PER_THREAD * threads)
 
 
