@@ -58,6 +58,10 @@ test-e2e: setup ## On the real cluster (root); CASE=test_cold_start_success runs
 bench-worker: setup ## The worker beside its peers → build/bench/worker.json (BENCH=embedding: one subject, ROUNDS=1: once)
 	@BENCH="$(BENCH)" ROUNDS="$(ROUNDS)" $(LOCAL) bench
 
+.PHONY: bench-operator
+bench-operator: setup ## The operator at 100, 300 and 1,000 workers → build/bench/operator.json (WORKERS="100": others)
+	@WORKERS="$(WORKERS)" PYTHONPATH=tests $(VENV)/python -m bench.operator
+
 .PHONY: check
 check: lint test ## What CI runs
 

@@ -105,7 +105,7 @@ def pool_rules() -> dict[str, Sequence[Rule]]:
         "spec.nodeSelector": syntax.node_selector(),
         "spec.tolerations[]": syntax.toleration(),
         "spec.runtimeClassName": [syntax.subdomain("runtimeClassName", "nvidia")],
-        "spec.priorityClasses[]": [syntax.subdomain("each of priorityClasses", "batch")],
+        "spec.priorityClasses[]": syntax.priority_class("each of priorityClasses"),
         "status": cel.ledger_rules(),
     }
 
@@ -133,7 +133,7 @@ def worker_rules() -> dict[str, Sequence[Rule]]:
         "spec.template.env[].name": syntax.env_name(),
         "spec.template.nodeSelector": syntax.node_selector(),
         "spec.template.tolerations[]": syntax.toleration(),
-        "spec.template.priorityClassName": [syntax.subdomain("priorityClassName", "batch")],
+        "spec.template.priorityClassName": syntax.priority_class("priorityClassName"),
         "spec.template.imagePullSecrets[].name": [syntax.subdomain("the name of a Secret", "registry")],
         "spec.template.labels": [*syntax.label_keys("labels"), syntax.label_values("labels")],
         "spec.template.annotations": syntax.label_keys("annotations"),

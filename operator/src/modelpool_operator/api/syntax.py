@@ -25,24 +25,39 @@ _SOURCES: Final = (
 DENIED_ENV_PREFIXES: Final = (
     # the dynamic linker and the C library
     *("LD_", "DYLD_", "GLIBC_", "MALLOC_", "GCONV_PATH", "LOCPATH", "NLSPATH", "TZDIR", "RES_OPTIONS", "LOCALDOMAIN"),
-    *("HOSTALIASES", "RESOLV_", "TMPDIR", "NSS_"),
+    *("HOSTALIASES", "RESOLV_", "TMPDIR", "TMP$", "TEMP$", "TEMPDIR", "NSS_"),
     # shell and search paths
     *("PATH$", "HOME$", "ENV$", "BASH", "SHELL", "IFS$", "XDG_", "USER$", "LOGNAME$"),
     # interpreters and their packages
-    *("PYTHON", "PIP_", "UV_", "VIRTUAL_ENV", "CONDA", "NODE_", "NPM_", "PERL", "RUBY", "JAVA_", "GIT_"),
+    *("PYTHON", "_PYTHON", "__PY", "PIP_", "UV_", "VIRTUAL_ENV", "CONDA", "NODE_", "NPM_", "PERL", "RUBY", "JAVA_"),
+    *("GIT_", "SETUPTOOLS", "DISTUTILS", "COVERAGE_", "PYDANTIC_", "LOKY_", "JOBLIB_", "NETWORKX_", "FSSPEC"),
     # model libraries: hubs, caches, plug-ins, compilers
     *("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "ACCELERATE_", "SAFETENSORS_", "SENTENCE_TRANSFORMERS_"),
-    *("TORCH", "PYTORCH_KERNEL", "PYTORCH_JIT", "TRITON_", "XLA_", "INTEL_", "OMP_TOOL", "NUMBA_", "NUMEXPR_"),
+    *("TORCH", "PYTORCH_KERNEL", "PYTORCH_JIT", "PYTORCH_NVCC", "TRITON_", "XLA_", "INTEL_", "OMP_TOOL", "NUMBA_"),
+    *("NUMEXPR_", "TRUST_REMOTE_CODE", "USE_HUB", "KERNELS_", "LOCAL_KERNELS", "AOT", "INDUCTOR_", "HALIDE_", "KINETO_"),
     *("CC$", "CXX$", "WANDB_", "MLFLOW_", "OTEL_"),
     # accelerators: which ones the process sees, and libraries that their drivers load
-    *("CUDA", "NVIDIA_", "NCCL_", "ROCR_", "HIP_", "HSA_", "AMD_", "ZE_"),
-    # transport
-    *("SSL", "OPENSSL", "REQUESTS_", "CURL_", "HTTPX_", "AIOHTTP_", "GRPC_", "AWS_", "NETRC", "WEBSOCKET"),
+    *("CUDA", "CUDNN_", "CUPTI", "NVIDIA_", "NVTX_", "NVTOOLSEXT", "NVSHMEM_", "NCCL_", "ROC", "HIP", "HSA_", "AMD_"),
+    *("MIOPEN_", "TENSILE_", "ZE_", "ZES_", "UR_", "SYCL_", "ONEAPI_", "LEVEL_ZERO", "OCL_", "OPENCL", "VK_", "TPU_"),
+    *("LIBTPU", "PJRT_", "NEURON_", "HABANA", "GC_KERNEL", "ASCEND_"),
+    # transport, fabrics, clouds
+    *("SSL", "OPENSSL", "REQUESTS_", "CURL_", "HTTPX_", "AIOHTTP_", "GRPC_", "NETRC", "WEBSOCKET", "FORWARDED_", "FI_"),
+    *("UCX_", "OMPI_", "PMIX_", "OPAL_", "MPI", "I_MPI_", "MASTER_", "AWS_", "AZURE_", "GOOGLE_"),
     # ours and the cluster's
-    *("MODELPOOL_", "KUBERNETES_", "UVICORN_"),
+    *("MODELPOOL_", "KUBE", "UVICORN_"),
 )
-_DENIED_ENV: Final = "(?i)^(" + "|".join(DENIED_ENV_PREFIXES) + "|.*_PROXY$)"
+#: Parts of names that say so wherever they stand.
+_DENIED_ENV_PARTS: Final = (".*_PROXY$", ".*PRELOAD", ".*_INJECTION")
+_DENIED_ENV: Final = "(?i)^(" + "|".join((*DENIED_ENV_PREFIXES, *_DENIED_ENV_PARTS)) + ")"
 _RESERVED_DOMAINS: Final = ("kubernetes.io", "k8s.io", "modelpool.dev")
+#: Domains whose labels and annotations are orders to runtimes, networks, meshes and clouds: who may set them has a
+#: pod author's rights, such as another namespace's network or a cloud identity.
+_OBEYED_DOMAINS: Final = (
+    *("katacontainers.io", "containerd.io", "crio.io", "gvisor.dev", "openshift.io"),
+    *("cncf.io", "multus-cni.io", "projectcalico.org", "cilium.io", "ovn.org", "antrea.io"),
+    *("istio.io", "linkerd.io", "kuma.io", "dapr.io", "hashicorp.com", "spiffe.io"),
+    *("amazonaws.com", "azure.com", "azure.workload.identity", "gke.io", "googleapis.com", "gke-gcsfuse"),
+)
 _RESOURCES: Final = ("cpu", "memory", "ephemeral-storage")
 
 
@@ -138,15 +153,29 @@ def env_name() -> list[Rule]:
 
 def label_keys(what: str) -> list[Rule]:
     """Return the rules for the keys of labels or annotations that a user may give a pod."""
-    domains = "|".join(domain.replace(".", r"\.") for domain in _RESERVED_DOMAINS)
+
+    def within(domains: tuple[str, ...]) -> str:
+        listed_here = "|".join(domain.replace(".", r"\.") for domain in domains)
+        return quoted(f"^([^/]*[.])?({listed_here})/")
+
     return [
         Rule(
             "self.all(key, !format.qualifiedName().validate(key).hasValue())",
             f"each key of {what} must be a name, optionally with a domain before a slash, for example example.com/team",
         ),
         Rule(
-            rf"self.all(key, !key.matches({quoted('^([^/]*[.])?(' + domains + ')/')}))",
+            f"self.all(key, !key.matches({within(_RESERVED_DOMAINS)}))",
             f"keys of {what} may not lie in {', '.join(_RESERVED_DOMAINS)} or domains below them: those are reserved",
+        ),
+        Rule(
+            f"self.all(key, !key.matches({within(_OBEYED_DOMAINS)}))",
+            f"keys of {what} may not lie in a domain that container runtimes, networks, meshes or clouds take orders "
+            "from, such as k8s.v1.cni.cncf.io or iam.amazonaws.com",
+        ),
+        Rule(
+            "self.all(key, key.contains('/') || !key.contains('.'))",
+            f"a key of {what} that has no domain may have no dot: container runtimes take orders from such, as from "
+            "io.katacontainers.config; for example example.com/team",
         ),
     ]
 
@@ -171,6 +200,14 @@ def subdomain(what: str, example: str) -> Rule:
         f"^{_SUBDOMAIN}$",
         f"{what} must be lower case letters, digits, - and ., as names of objects are, for example {example}",
     )
+
+
+def priority_class(what: str) -> list[Rule]:
+    """Return the rules for the name of a PriorityClass: those of the cluster's own parts evict anybody's pods."""
+    return [
+        subdomain(what, "batch"),
+        Rule("!self.startsWith('system-')", f"{what} may not begin with system-: those classes are the cluster's own"),
+    ]
 
 
 def secret_key() -> Rule:

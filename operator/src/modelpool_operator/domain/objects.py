@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
 from modelpool_api import TERMINAL_STATES, WorkerState, parse_state
@@ -137,12 +138,13 @@ class PoolView:
     spec: ModelPoolSpec
     status: Status
 
-    @property
+    # computed once: a view never changes, and a ledger of a thousand entries is asked for at every decision
+    @cached_property
     def budget(self) -> Amount:
         """All that may be reserved."""
         return Amount(self.spec.memory_mib, self.spec.gpus)
 
-    @property
+    @cached_property
     def ledger(self) -> dict[str, Entry]:
         """The reservations by worker uid."""
         return {
@@ -152,7 +154,7 @@ class PoolView:
             for uid, item in (self.status.get("ledger") or {}).items()
         }
 
-    @property
+    @cached_property
     def reserved(self) -> Amount:
         """The sum of the ledger."""
         return sum_amounts(entry.amount for entry in self.ledger.values())

@@ -264,6 +264,6 @@ def _owner(worker: WorkerView) -> Json:
         "kind": names.MODEL_WORKER,
         "name": worker.name,
         "uid": worker.uid,
+        # the owner's finalizer waits for the pod already: no blockOwnerDeletion, which some clusters want a right for
         "controller": True,
-        "blockOwnerDeletion": True,
     }

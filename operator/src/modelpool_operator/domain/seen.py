@@ -1,6 +1,7 @@
 """All that a decision about one worker may depend on, and what follows from it directly."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from modelpool_api import HealthStatus, Pong
@@ -37,7 +38,7 @@ class Seen:
     #: a Service of its name is there and belongs to somebody else
     service_taken: bool = False
 
-    @property
+    @cached_property
     def rules(self) -> Rules:
         """The worker's rules, with its pool's behind them."""
         return rules_for(self.worker.spec, self.pool.spec if self.pool else _NO_POOL)

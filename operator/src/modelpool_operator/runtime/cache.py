@@ -28,7 +28,10 @@ class ObjectCache(Generic[V]):
     """Objects of one kind by namespace and name, parsed once when they change."""
 
     parse: Callable[[dict[str, Any]], V]
+    #: what objects are looked up together by, such as the pool of a worker
+    group: Callable[[V], Key] | None = None
     _items: dict[Key, tuple[str, int, V]] = field(default_factory=dict)
+    _groups: dict[Key, dict[Key, V]] = field(default_factory=dict)
     #: per key the latest version that whoever is responsible for the object was told of
     _told: dict[Key, tuple[str, int]] = field(default_factory=dict)
     complete: bool = False
@@ -42,6 +45,17 @@ class ObjectCache(Generic[V]):
         """Iterate over all objects as last seen."""
         return iter([item[2] for item in list(self._items.values())])  # the metrics ask from another thread
 
+    def in_group(self, group: Key) -> list[V]:
+        """Return the objects of one group as last seen."""
+        return list(self._groups.get(group, {}).values())
+
+    def view(self, obj: dict[str, Any]) -> V:
+        """Return what an object reads as; one that is held in this very version is not parsed again."""
+        meta = obj["metadata"]
+        known, version = self._items.get((meta["namespace"], meta["name"])), _version(obj)
+        same = known is not None and (known[0], known[1]) == (meta["uid"], version) and version != 0
+        return known[2] if same and known is not None else self.parse(obj)
+
     def observe(self, obj: dict[str, Any], *, tell: bool = True) -> bool:
         """Take an object that was read or written; older views of it change nothing.
 
@@ -52,7 +66,7 @@ class ObjectCache(Generic[V]):
         key, uid, version = (meta["namespace"], meta["name"]), meta["uid"], _version(obj)
         known, told = self._items.get(key), self._told.get(key)
         if known is None or known[0] != uid or version == 0 or version > known[1]:
-            self._items[key] = (uid, version, self.parse(obj))
+            self._hold(key, uid, version, self.parse(obj))
         news = told is None or told[0] != uid or version == 0 or version > told[1]
         if tell and news:
             self._told[key] = (uid, version)
@@ -65,6 +79,7 @@ class ObjectCache(Generic[V]):
             return False
         del self._items[key]
         self._told.pop(key, None)
+        self._ungroup(key, known[2])
         return True
 
     def replace(self, objects: Iterable[dict[str, Any]], listed_at: set[Key]) -> set[Key]:
@@ -93,3 +108,20 @@ class ObjectCache(Generic[V]):
     def keys(self) -> set[Key]:
         """Return all keys."""
         return set(self._items)
+
+    def _hold(self, key: Key, uid: str, version: int, value: V) -> None:
+        known = self._items.get(key)
+        if known is not None:
+            self._ungroup(key, known[2])
+        self._items[key] = (uid, version, value)
+        if self.group is not None:
+            self._groups.setdefault(self.group(value), {})[key] = value
+
+    def _ungroup(self, key: Key, value: V) -> None:
+        if self.group is None:
+            return
+        group = self.group(value)
+        members = self._groups[group]
+        del members[key]
+        if not members:
+            del self._groups[group]

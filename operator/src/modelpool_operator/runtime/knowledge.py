@@ -22,7 +22,7 @@ _CUT_OFF: Final = 3
 class Knowledge:
     """Caches of the API's objects, and what pings and pools said, by uid of the worker."""
 
-    workers: ObjectCache[WorkerView] = field(default_factory=lambda: ObjectCache(worker_view))
+    workers: ObjectCache[WorkerView] = field(default_factory=lambda: ObjectCache(worker_view, _pool_key))
     pools: ObjectCache[PoolView] = field(default_factory=lambda: ObjectCache(pool_view))
     pods: ObjectCache[PodView] = field(default_factory=lambda: ObjectCache(pod_view))
     pongs: dict[str, Pong] = field(default_factory=dict)
@@ -53,9 +53,7 @@ class Knowledge:
 
     def workers_of(self, pool: Key) -> list[WorkerView]:
         """Return all workers that name this pool."""
-        return [
-            worker for worker in self.workers.values() if worker.namespace == pool[0] and worker.spec.pool == pool[1]
-        ]
+        return self.workers.in_group(pool)
 
     def cut_off(self) -> bool:
         """Whether so many workers do not answer, though the kubelet calls them ready, that it must be us."""
@@ -107,3 +105,7 @@ class Knowledge:
 
 #: Server-side filter of the pods that are ours.
 POD_SELECTOR: Final = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+
+
+def _pool_key(worker: WorkerView) -> Key:
+    return worker.namespace, worker.spec.pool

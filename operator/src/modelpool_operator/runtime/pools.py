@@ -20,9 +20,9 @@ from modelpool_operator.domain.errors import (
     NotFoundError,
 )
 from modelpool_operator.domain.ledger import LedgerChange, counts_differ, status_patch
-from modelpool_operator.domain.objects import Entry, PoolView, WorkerView, pool_view
+from modelpool_operator.domain.objects import Entry, PoolView, WorkerView
 from modelpool_operator.domain.pods import ImageSettings, build_pod
-from modelpool_operator.domain.podview import PodView, pod_view
+from modelpool_operator.domain.podview import PodView
 from modelpool_operator.domain.room import Candidate
 from modelpool_operator.domain.rules import rules_for
 from modelpool_operator.kube import paths
@@ -134,7 +134,7 @@ class PoolReconciler:
             body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
             obj = await self._client.patch(paths.pools(pool.namespace, pool.name, "status"), body)
             self._knowledge.pools.observe(obj)
-            pool = pool_view(obj)
+            pool = self._knowledge.pools.view(obj)
         self._after(pool, change, began)
         self._say({**decided.refusals, **refused}, waiting, [*decided.victims, *admission.shrink(pool, holders)], pool)
         if pool.deleting and not pool.ledger and names.POOL_FINALIZER in pool.finalizers:
@@ -226,7 +226,7 @@ class PoolReconciler:
             mine = pod is not None and pod.owner_uid == worker.uid and pod.gated and not pod.deleting
             return pod if mine else None
         self._knowledge.pods.observe(obj, tell=False)
-        return pod_view(obj)
+        return self._knowledge.pods.view(obj)
 
     def _after(self, pool: PoolView, change: LedgerChange, began: float) -> None:
         """Count, log, and wake the workers that the write concerns."""
@@ -299,7 +299,7 @@ class PoolReconciler:
         body = {"metadata": {"uid": pool.uid, "resourceVersion": pool.resource_version, "finalizers": finalizers}}
         obj = await self._client.patch(paths.pools(pool.namespace, pool.name), body)
         self._knowledge.pools.observe(obj)
-        return pool_view(obj)
+        return self._knowledge.pools.view(obj)
 
     async def _read(self, key: Key) -> PoolView | None:
         try:
@@ -308,7 +308,7 @@ class PoolReconciler:
             self._knowledge.pools.forget(key)
             return None
         self._knowledge.pools.observe(obj)
-        return pool_view(obj)
+        return self._knowledge.pools.view(obj)
 
     async def _read_pod(self, key: Key) -> PodView | None:
         try:
@@ -317,4 +317,4 @@ class PoolReconciler:
             self._knowledge.pods.forget(key)
             return None
         self._knowledge.pods.observe(obj, tell=False)
-        return pod_view(obj)
+        return self._knowledge.pods.view(obj)

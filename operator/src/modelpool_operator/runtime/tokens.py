@@ -17,6 +17,7 @@ from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.runtime.cache import Key
 
 _BYTES: Final = 32
+_MAX_CHARS: Final = 4096
 #: Seconds for which the token before a rotation is still tried: mounted Secrets reach their pods late.
 _OVERLAP: Final = 120.0
 #: A token is read from the API server at most this often.
@@ -76,7 +77,7 @@ class Tokens:
 
     async def _read(self, key: Key) -> None:
         secret = await self._client.get(paths.secrets(key[0], token_secret_name(key[1])))
-        token = b64decode((secret.get("data") or {}).get(TOKEN_FILE, "")).decode("ascii", "replace").strip()
+        token = _token((secret.get("data") or {}).get(TOKEN_FILE, ""))
         now, known = self._monotonic(), self._known.get(key)
         owner = next((ref["uid"] for ref in secret["metadata"].get("ownerReferences") or ()), "")
         if known is None:
@@ -85,3 +86,9 @@ class Tokens:
             known.read, known.owner = now, owner
         else:
             self._known[key] = _Known(token, now, owner, previous=known.token, changed=now)
+
+
+def _token(encoded: str) -> str:
+    """Read a token; "" for what does not fit into a header: anybody with rights in the namespace may have put it."""
+    token = b64decode(encoded).decode("ascii", "replace").strip()
+    return token if token.isascii() and token.isprintable() and len(token) <= _MAX_CHARS else ""

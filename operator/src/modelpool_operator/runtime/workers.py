@@ -11,7 +11,7 @@ from modelpool_operator.api.names import Reason
 from modelpool_operator.domain import plan as plans
 from modelpool_operator.domain.conditions import merged, worker_conditions
 from modelpool_operator.domain.errors import ConflictError, DeniedError, InvalidError, NotFoundError
-from modelpool_operator.domain.objects import WorkerView, worker_view
+from modelpool_operator.domain.objects import WorkerView
 from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.pods import build_service
 from modelpool_operator.domain.podview import PodView, format_time
@@ -114,7 +114,7 @@ class WorkerReconciler:
                 self.forget(known)
             return None
         self._knowledge.workers.observe(obj)
-        worker = worker_view(obj)
+        worker = self._knowledge.workers.view(obj)
         await self._read_pod(worker)
         pool = (worker.namespace, worker.spec.pool)
         try:
@@ -341,7 +341,7 @@ class WorkerReconciler:
         path = paths.workers(worker.namespace, worker.name, None if status is None else "status")
         obj = await self._client.patch(path, body)
         self._knowledge.workers.observe(obj)
-        return worker_view(obj)
+        return self._knowledge.workers.view(obj)
 
     def _watch_process(self, worker: WorkerView) -> None:
         """Ping a worker while a process of its runs; stop when it has ended."""

@@ -94,3 +94,45 @@ def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others():
 
     assert changed == {("team-a", "good")}
     assert cache.complete
+
+
+def in_pool(version: int, pool: str, name: str = "w", uid: str = "u") -> dict:
+    return {**seen(version, uid, name), "pool": pool}
+
+
+@pytest.fixture
+def grouped() -> ObjectCache[dict]:
+    return ObjectCache(dict, lambda obj: ("team-a", obj["pool"]))
+
+
+def test_objects_are_found_by_their_group_and_leave_it_with_their_end(grouped):
+    grouped.observe(in_pool(1, "a", "first"))
+    grouped.observe(in_pool(2, "a", "second"))
+    grouped.observe(in_pool(3, "b", "third"))
+    assert [each["metadata"]["name"] for each in grouped.in_group(("team-a", "a"))] == ["first", "second"]
+    grouped.forget(("team-a", "first"))
+    assert [each["metadata"]["name"] for each in grouped.in_group(("team-a", "a"))] == ["second"]
+    assert grouped.in_group(("team-a", "none")) == []
+
+
+def test_an_object_made_again_in_another_group_is_in_that_one_alone(grouped):
+    grouped.observe(in_pool(1, "a"))
+    grouped.observe(in_pool(2, "b", uid="v"))
+    assert grouped.in_group(("team-a", "a")) == []
+    assert [each["pool"] for each in grouped.in_group(("team-a", "b"))] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "parsed"),
+    [
+        pytest.param(seen(10), 1, id="held"),
+        pytest.param(seen(9), 2, id="older-than-held"),
+        pytest.param(seen(10, uid="v"), 2, id="another-incarnation"),
+    ],
+)
+def test_what_is_held_in_the_very_version_is_not_parsed_again(asked, parsed):
+    calls: list[str] = []
+    cache = ObjectCache(lambda obj: calls.append(obj["metadata"]["uid"]) or obj["metadata"]["resourceVersion"])
+    cache.observe(seen(10))
+    assert cache.view(asked) == asked["metadata"]["resourceVersion"]
+    assert len(calls) == parsed
