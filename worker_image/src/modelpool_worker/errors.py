@@ -9,6 +9,7 @@ WorkerError
 │   ├── MethodNotAllowedError  405
 │   ├── RequestTimeoutError    408  the client did not send its request in time
 │   ├── BodyTooLargeError      413
+│   ├── HeadersTooLargeError   431
 │   ├── QueueFullError         429  too much waits already
 │   ├── InferenceFailedError   500  the model failed on a valid request
 │   └── NotServingError        503  Loading or Evicting, or stopped while it waited
@@ -105,6 +106,14 @@ class BodyTooLargeError(RequestError):
     code = "body_too_large"
 
 
+class HeadersTooLargeError(RequestError):
+    """The headers are beyond the limit: 431."""
+
+    status = 431
+    kind = "invalid_request_error"
+    code = "headers_too_large"
+
+
 class QueueFullError(RequestError):
     """Too much waits already: 429, and when to come again."""
 
@@ -112,8 +121,8 @@ class QueueFullError(RequestError):
     kind = "rate_limit_error"
     code = "queue_full"
 
-    def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message, headers={"Retry-After": str(retry_after)})
+    def __init__(self, message: str, *, retry_after: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, headers={"Retry-After": str(retry_after), **(headers or {})})
 
 
 class InferenceFailedError(RequestError):

@@ -14,9 +14,17 @@ _LIBRARIES: Final = (
     "httpx2",
     "httpcore",
     "python_multipart",
+    "PIL",
     "filelock",
     "asyncio",
     "torch",
+)
+#: Anybody could fill the log with these; each of them is answered, and the last is our own way to end a failed stream.
+_CLIENTS: Final = (
+    "Invalid HTTP request received",
+    "Unsupported upgrade request",
+    "No supported WebSocket library",
+    "ASGI callable returned without completing response",
 )
 
 
@@ -50,7 +58,13 @@ def configure(level: str) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     logging.captureWarnings(capture=True)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of the server tells more than that some client did something odd, or that we cut a stream."""
+    return not str(record.msg).startswith(_CLIENTS)
 
 
 def where(error: BaseException, depth: int = 8) -> list[str]:

@@ -3,13 +3,26 @@
 Only ``on.event`` is used: it keeps no state in annotations or finalizers. What a watch misses, the sweep finds.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import itertools
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
 
 import kopf
 
 from modelpool_operator.api import names
+from modelpool_operator.handlers.stateless import NoDifferences, NoProgress
 from modelpool_operator.runtime.controller import Controller
+
+#: Pauses between tries of a request that the API server does not answer well, seconds; the last one for ever.
+_PAUSES: Final = (1.0, 1.0, 2.0, 3.0, 5.0, 8.0, 10.0)
+
+
+class Patience:
+    """The pauses before each new try, without end: else kopf gives up after a minute, and the process ends with it."""
+
+    def __iter__(self) -> Iterator[float]:
+        """Begin anew."""
+        return itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1]))
 
 
 def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -> kopf.OperatorRegistry:
@@ -21,6 +34,8 @@ def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -
         settings.posting.enabled = False  # our Events tell moves, not log lines
         settings.scanning.disabled = True  # needs no right to list namespaces and CRDs
         settings.peering.standalone = True  # leadership is ours, by a Lease
+        settings.persistence.diffbase_storage = NoDifferences()
+        settings.persistence.progress_storage = NoProgress()
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 330
         settings.watching.connect_timeout = 10
@@ -28,6 +43,7 @@ def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -
         settings.watching.label_selectors["pods"] = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
         settings.networking.request_timeout = 60
         settings.networking.connect_timeout = 10
+        settings.networking.error_backoffs = Patience()
 
     @kopf.on.cleanup(registry=registry)
     async def stop(**_: Any) -> None:

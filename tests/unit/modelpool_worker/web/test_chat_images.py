@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.chat import Chat
 from modelpool_worker.web.endpoint import Serving
 
@@ -46,7 +47,7 @@ class Shelf:
 
 
 def endpoint(worker, fetcher):
-    return Chat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics), fetcher)
+    return Chat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics, BodyBudget(2**20)), fetcher)
 
 
 def seen(worker):

@@ -18,6 +18,7 @@ from modelpool_worker.capabilities.image_embedding import ImageEmbedding
 from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.openai.image_embeddings import MAX_INPUTS
 from modelpool_worker.openai.multipart import MAX_PARTS
+from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.image_embeddings import ImageEmbeddings
 from tiny_models import image_encoder
@@ -121,9 +122,13 @@ class Shelf:
         return dict.fromkeys(urls, self.found)
 
 
+def serving(worker):
+    return Serving(worker.settings, worker.machine, worker.runner, worker.metrics, BodyBudget(2**20))
+
+
 def beside(worker, shelf):
     """A client of the worker's endpoint that fetches from the shelf."""
-    endpoint = ImageEmbeddings(Serving(worker.settings, worker.machine, worker.runner, worker.metrics), shelf)
+    endpoint = ImageEmbeddings(serving(worker), shelf)
     return httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://worker")
 
 
@@ -200,8 +205,8 @@ JSON_REFUSALS = {
     "an empty text": ("", "empty string"),
     "a list in a list": ([[item(RED)]], "wrong kind"),
     "nothing in the image": ({"image": ""}, "image is empty"),
-    "no base64": ({"image": "swordfish!"}, "neither base64 nor a URL"),
-    "a file": ({"image": "file:///etc/passwd"}, "neither base64 nor a URL"),
+    "no base64": ({"image": "swordfish!"}, "neither base64 in one line nor a URL"),
+    "a file": ({"image": "file:///etc/passwd"}, "neither base64 in one line nor a URL"),
     "a GIF": (item(picture(kind="GIF")), "unknown kind"),
     "a cut PNG": (item(RED[:40]), "damaged"),
     "a URL": ({"image": "https://swordfish.example/x.png"}, "not fetched from URLs here"),
@@ -353,7 +358,7 @@ async def test_a_request_is_pending_while_its_images_are_fetched_and_a_client_th
         async def send(message):
             raise AssertionError(f"nobody is there for {message['type']}")
 
-        endpoint = ImageEmbeddings(Serving(worker.settings, worker.machine, worker.runner, worker.metrics), shelf)
+        endpoint = ImageEmbeddings(serving(worker), shelf)
         request = asyncio.create_task(endpoint(scope, messages.get, send))
         async with asyncio.timeout(20):
             await shelf.fetching.wait()

@@ -69,7 +69,8 @@ def parse_image(text: str, *, param: str) -> bytes | ImageUrl:
     try:
         data = binascii.a2b_base64(text[start:], strict_mode=True)
     except ValueError:
-        raise InvalidRequestError(f"the image is neither base64 nor a URL; {_EXPECTED}", param=param) from None
+        said = f"the image is neither base64 in one line nor a URL; {_EXPECTED}"
+        raise InvalidRequestError(said, param=param) from None
     if not data:
         raise InvalidRequestError(f"the image is empty; {_EXPECTED}", param=param)
     return data

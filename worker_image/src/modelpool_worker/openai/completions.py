@@ -14,6 +14,7 @@ from modelpool_worker.openai.sampling import (
     MAX_NEW_TOKENS,
     UNSUPPORTED,
     Form,
+    check_logprobs,
     read_choosing,
     read_form,
     refuse,
@@ -32,7 +33,15 @@ _EXPECTED: Final = (
     'expected a string, a list of strings, a list of token ids, or a list of such lists: "prompt": "Once upon a time"'
 )
 _KIND: Final = "text_completion"
-_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {**UNSUPPORTED, "echo": (False,), "suffix": ("",)}
+_REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+    **UNSUPPORTED,
+    "echo": (False,),
+    "suffix": ("",),
+    # chat has these: ignored here they would give another answer than was asked for
+    "max_completion_tokens": (),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ def parse_completion(body: bytes, *, model_name: str) -> CompletionRequest:
         top_logprobs=whole_number(request, "logprobs", least=0, most=MAX_LOGPROBS, example=3),
         **read_choosing(request),
     )
-    return CompletionRequest(_prompts(request.get("prompt")), sampling, form)
+    found = CompletionRequest(_prompts(request.get("prompt")), sampling, form)
+    check_logprobs(sampling, form, found.size)
+    return found
 
 
 def _prompts(given: Any) -> tuple[str | tuple[int, ...], ...]:

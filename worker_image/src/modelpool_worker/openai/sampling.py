@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.generation.request import Sampling
 
 MAX_CHOICES: Final = 8
+MAX_DESCRIBED_TOKENS: Final = 65_536
 MAX_NEW_TOKENS: Final = 1_048_576
 MAX_STOPS: Final = 4
 MAX_STOP_CHARS: Final = 256
@@ -64,6 +66,17 @@ def read_choosing(request: Mapping[str, Any]) -> dict[str, Any]:
         "seed": whole_number(request, "seed", least=MIN_SEED, most=MAX_SEED, example=42),
         "stop": read_stops(request),
     }
+
+
+def check_logprobs(sampling: Sampling, form: Form, texts: int) -> None:
+    """Raise ``InvalidRequestError`` where an answer that is not streamed, so held whole, describes too many tokens."""
+    if sampling.top_logprobs is None or form.stream or texts * (sampling.max_tokens or 0) <= MAX_DESCRIBED_TOKENS:
+        return
+    raise InvalidRequestError(
+        f"logprobs of {texts * (sampling.max_tokens or 0)} tokens are too many for one answer; expected texts × "
+        f'max_tokens of at most {MAX_DESCRIBED_TOKENS}, or "stream": true',
+        param="logprobs",
+    )
 
 
 def number(

@@ -14,12 +14,15 @@ from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
 from modelpool_worker.settings import WorkerSettings
+from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.parts import ClientLeftError, error_response, read_body
 
 _T = TypeVar("_T")
 
 #: Bodies of more bytes than this are read beside the event loop.
 _BIG_BODY: Final = 65_536
+#: Where in its scope a request finds what it holds of the budget of bodies.
+_HELD: Final = "modelpool.held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Serving:
     machine: Machine
     runner: Runner
     metrics: WorkerMetrics
+    bodies: BodyBudget
 
 
 class Endpoint:
@@ -44,6 +48,7 @@ class Endpoint:
         self.machine = serving.machine
         self.runner = serving.runner
         self.metrics = serving.metrics
+        self._bodies = serving.bodies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request and count how it ended."""
@@ -55,7 +60,8 @@ class Endpoint:
         try:
             # refused before its body is read where it would be refused anyway; decided again when it is admitted
             self.machine.check_serving()
-            outcome = await self.serve(scope, receive, send)
+            with self._bodies.hold() as held:
+                outcome = await self.serve({**scope, _HELD: held}, receive, send)
         except ClientLeftError:
             outcome = "client_left"
         except RequestError as error:
@@ -74,9 +80,8 @@ class Endpoint:
         Once the worker takes nothing new, a body that is still arriving is refused like the rest.
         """
         settings = self.settings
-        reading = read_body(
-            scope, receive, limit=limit or settings.max_body_bytes, seconds=settings.body_timeout_seconds
-        )
+        limit, seconds = limit or settings.max_body_bytes, settings.body_timeout_seconds
+        reading = read_body(scope, receive, limit=limit, seconds=seconds, held=scope[_HELD])
         task = asyncio.ensure_future(reading)
         leaving = asyncio.ensure_future(self._left())
         try:

@@ -16,13 +16,14 @@ from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
 from modelpool_worker.settings import WorkerSettings
+from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.parts import HANDLERS, Guard, json_response
 
 
 def create_app(settings: WorkerSettings, machine: Machine, runner: Runner, metrics: WorkerMetrics) -> ASGIApp:
     """Return the application of the inference port. It answers from the first moment, before a model is loaded."""
-    serving = Serving(settings, machine, runner, metrics)
+    serving = Serving(settings, machine, runner, metrics, BodyBudget(settings.max_bodies_bytes))
     created = int(time.clock_gettime(time.CLOCK_REALTIME))
     model = {"id": settings.model_name, "object": "model", "created": created, "owned_by": "modelpool"}
 

@@ -22,6 +22,7 @@ from modelpool_worker.errors import (
     RequestTimeoutError,
 )
 from modelpool_worker.logs import where
+from modelpool_worker.web.body_budget import Held
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -80,37 +81,50 @@ HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]
 }
 
 
-async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float) -> bytes:
-    """Read a request's body, at most ``limit`` bytes within ``seconds``; counted while it arrives.
+async def read_body(scope: Scope, receive: Receive, *, limit: int, seconds: float, held: Held | None = None) -> bytes:
+    """Read a request's body, at most ``limit`` bytes within ``seconds``; counted while it arrives, and in ``held``.
 
-    Raises ``BodyTooLargeError``, ``RequestTimeoutError``, ``InvalidRequestError`` (compressed), ``ClientLeftError``.
+    Raises ``BodyTooLargeError``, ``RequestTimeoutError``, ``InvalidRequestError`` (compressed), ``ClientLeftError``,
+    and ``QueueFullError`` where the bodies of all requests together are too large.
     """
     headers = Headers(scope=scope)
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise InvalidRequestError("compressed bodies are not taken; send plain JSON", headers=_CLOSE)
-    too_large = BodyTooLargeError(f"the body is too large; expected at most {limit} bytes", headers=_CLOSE)
     length = headers.get("content-length", "")
     if length.isdigit() and int(length[:20]) > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks: list[bytes] = []
-    size = 0
     try:
         async with asyncio.timeout(seconds):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientLeftError
-                chunk: bytes = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    raise too_large
-                chunks.append(chunk)
-                if not message.get("more_body", False):
-                    return b"".join(chunks)
+            await _read_chunks(receive, chunks, limit, held)
+        return b"".join(chunks)
     except TimeoutError:
         raise RequestTimeoutError(
             f"the body did not arrive within {seconds:g} s; send it faster or in smaller parts", headers=_CLOSE
         ) from None
+    finally:
+        chunks.clear()  # an error remembers this frame, and would keep what has arrived for a while
+
+
+async def _read_chunks(receive: Receive, chunks: list[bytes], limit: int, held: Held | None) -> None:
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        if held is not None:
+            held.take(len(chunk))
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is too large; expected at most {limit} bytes", headers=_CLOSE)
 
 
 async def unless_left(receive: Receive, work: Awaitable[_T]) -> _T:

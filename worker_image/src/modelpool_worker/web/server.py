@@ -8,8 +8,9 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from modelpool_worker.web.connection import MAX_HEADER_BYTES, Connection
+
 _BACKLOG: Final = 1024
-_MAX_HEADER_BYTES: Final = 32 * 1024
 _KEEP_ALIVE_SECONDS: Final = 75
 _CLOSING_SECONDS: Final = 5
 
@@ -24,12 +25,12 @@ class Server(uvicorn.Server):
 
 
 def create_server(app: ASGIApp) -> Server:
-    """Return a server without access log; headers are bounded, idle connections closed after 75 s."""
+    """Return a server without access log; connections, headers and the time for them are bounded."""
     config = uvicorn.Config(
         app,
         # h11 bounds the headers and is strict about framing; the parser's speed does not matter beside a model
-        http="h11",
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+        http=Connection,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         ws="none",
         lifespan="off",
         interface="asgi3",
