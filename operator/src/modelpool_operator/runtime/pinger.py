@@ -20,8 +20,10 @@ from modelpool_operator.runtime.tokens import Tokens
 from modelpool_operator.worker_client import PingResult, WorkerClient
 
 _log = structlog.get_logger(__name__)
-#: A worker that has not been reached yet (its process is starting) is tried again this soon, seconds.
+#: A worker that has not been reached yet (its process is starting) is tried again this soon, seconds; where more than
+#: so many start at once each is tried as much less often, so that all together cost no more.
 _EAGER: Final = 0.5
+_EAGER_WORKERS: Final = 50
 #: A worker that answers a long-poll at once without news may not make us spin.
 _MIN_TURN: Final = 0.05
 
@@ -60,6 +62,8 @@ class Pingers:
         self._monotonic = monotonic
         self._targets: dict[str, Target] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        #: whose process is starting and has not answered yet
+        self._starting: set[str] = set()
 
     def __len__(self) -> int:
         """How many workers are watched."""
@@ -72,6 +76,10 @@ class Pingers:
     def watch(self, target: Target) -> None:
         """Ping this worker from now on; changed settings hold from the next ping."""
         self._targets[target.uid] = target
+        if target.loading and target.uid not in self._knowledge.pongs:
+            self._starting.add(target.uid)
+        else:
+            self._starting.discard(target.uid)
         task = self._tasks.get(target.uid)
         if task is None or task.done():
             self._tasks[target.uid] = asyncio.create_task(self._run(target.uid), name=f"ping {target.key}")
@@ -79,6 +87,7 @@ class Pingers:
     def unwatch(self, uid: str) -> None:
         """Stop pinging: the process is gone, and what it said last counts no more."""
         self._targets.pop(uid, None)
+        self._starting.discard(uid)
         task = self._tasks.pop(uid, None)
         if task is not None:
             task.cancel()
@@ -134,9 +143,11 @@ class Pingers:
             if result.outcome is PingOutcome.OK:
                 await self._sleep(max(0.0, _MIN_TURN - (self._monotonic() - began)))
             else:
-                starting = target.loading and uid not in self._knowledge.pongs
-                pause = _EAGER if starting else float(target.check.period_seconds)
+                pause = self._eager() if uid in self._starting else float(target.check.period_seconds)
                 await self._sleep(max(0.0, pause - (self._monotonic() - began)))
+
+    def _eager(self) -> float:
+        return _EAGER * max(1.0, len(self._starting) / _EAGER_WORKERS)
 
     async def _ping(self, target: Target) -> PingResult:
         known = self._knowledge.pongs.get(target.uid)
@@ -171,6 +182,7 @@ class Pingers:
             if known is not None and known.boot_id == pong.boot_id and pong.seq < known.seq:
                 return  # an older answer that was overtaken
             self._knowledge.pongs[uid] = pong
+            self._starting.discard(uid)
             self._knowledge.heard[uid] = self._monotonic()
             if record.misses or known is None or _news(known, pong):
                 self._notify(target.key)

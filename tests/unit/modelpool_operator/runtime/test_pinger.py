@@ -1,5 +1,7 @@
 """What a ping's outcome is worth."""
 
+import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -85,3 +87,34 @@ def test_one_that_alone_does_not_answer_is_condemned_after_three_times_the_thres
 
     assert verdicts[:8] == [HealthStatus.SUSPECT] * 8
     assert verdicts[8] is HealthStatus.UNHEALTHY
+
+
+class Silent:
+    """A worker client whom nobody answers."""
+
+    async def ping(self, *_: object, **__: object) -> PingResult:
+        return UNREACHABLE
+
+
+class OneToken:
+    async def candidates(self, _pool: object, *, refused: bool = False) -> list[str]:
+        return [] if refused else ["token"]
+
+
+@pytest.mark.parametrize(("starting", "pause"), [(1, 0.5), (50, 0.5), (200, 2.0)])
+async def test_however_many_workers_start_at_once_they_are_asked_a_hundred_times_a_second_at_most(
+    knowledge, starting, pause
+):
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(3600)
+
+    asking = Pingers(knowledge, cast(Any, Silent()), cast(Any, OneToken()), lambda _key: None, sleep, lambda: 0.0)
+    for number in range(starting):
+        asking.watch(replace(target(100 + number), loading=True))
+    while len(pauses) < starting:
+        await asyncio.sleep(0)
+    await asking.close()
+    assert pauses == [pause] * starting
