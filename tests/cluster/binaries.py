@@ -76,6 +76,9 @@ PROGRAMS = {
     "coredns": Program("CoreDNS 1.15.0"),
     "kwok": Program("kwok 0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",)),
     "pause": Program("the pause program"),
+    "kube-score": Program(
+        "kube-score 1.20.0", ("github.com/zegl/kube-score/cmd/kube-score",), variables=("main.version=1.20.0",)
+    ),
 }
 REAL_CLUSTER = ("kube", "containerd", "runc", "helm", "coredns", "pause")
 

@@ -35,13 +35,17 @@ class ControlPlane:
     ``state_dir`` belongs to it: what a killed run left there is ended and removed by `start`, all of
     it is removed by `stop`. The processes end with the thread that called `start`, so call it from the
     main thread. With ``audit`` every request is a line in `audit_log` (level Metadata). With ``kwok`` nodes labelled
-    ``type: kwok`` and their pods are played by kwok; make such nodes with `kwok_node`.
+    ``type: kwok`` and their pods are played by kwok; make such nodes with `kwok_node`. ``admission`` names plugins of
+    the API server that are not on by default.
     """
 
-    def __init__(self, state_dir: Path, *, audit: bool = False, kwok: bool = False) -> None:
+    def __init__(
+        self, state_dir: Path, *, audit: bool = False, kwok: bool = False, admission: Sequence[str] = ()
+    ) -> None:
         self.state_dir = state_dir.resolve()
         self.audit = audit
         self.kwok = kwok
+        self.admission = tuple(admission)
         self.processes = ProcessGroup(self.state_dir, die_with_parent=True)
         self._ports: dict[str, int] = {}
         self._authority = Authority(self.state_dir / "pki")
@@ -142,6 +146,7 @@ class ControlPlane:
         command = api_server(bin_dir, self._authority.folder, self._port("etcd"), ADDRESS, self._port("api"))
         # The kubernetes Service cannot have a loopback address as its endpoint.
         command.append("--endpoint-reconciler-type=none")
+        command += [f"--enable-admission-plugins={plugin}" for plugin in self.admission]
         if self.audit:
             policy = self.state_dir / "audit-policy.yaml"
             policy.write_text(AUDIT_POLICY)

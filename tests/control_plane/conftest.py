@@ -10,6 +10,10 @@ from kubernetes import client, config, dynamic
 
 from cluster.control_plane import ControlPlane
 
+pytest.register_assert_rewrite("control_plane.operator_runs.lives", "control_plane.operator_runs.site")
+from control_plane.operator_runs.process import OperatorProcess
+from control_plane.operator_runs.site import Site, World, running_site
+
 Manifest = dict[str, Any]
 Apply = Callable[..., list[Manifest]]
 
@@ -77,3 +81,33 @@ def apply(discovery: dynamic.DynamicClient, namespace: str) -> Apply:
         return applied
 
     return apply
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A control plane for the operator's runs alone, with a played node: their operators may watch all of it."""
+    folder = tmp_path_factory.mktemp("operator-runs")
+    with (
+        # the plugin wants rights for owner references that some clusters want: ours need none
+        ControlPlane(folder / "state", audit=True, admission=["OwnerReferencesPermissionEnforcement"]) as cluster,
+        config.new_client_from_config(str(cluster.kubeconfig)) as api,
+        running_site(cluster, api, folder) as site,
+    ):
+        yield site
+
+
+@pytest.fixture
+def world(site: Site) -> Iterator[World]:
+    """A fresh namespace on the operators' control plane; it is deleted afterwards, without waiting for its end."""
+    world = site.world()
+    yield world
+    client.CoreV1Api(site.api).delete_namespace(world.namespace)
+
+
+@pytest.fixture(scope="module")
+def operator(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatorProcess]:
+    """One operator for a module's tests; at the end its log must be clean."""
+    folder = tmp_path_factory.mktemp("operator")
+    with OperatorProcess(folder, site.cluster.kubeconfig) as running:
+        yield running
+    running.assert_clean()

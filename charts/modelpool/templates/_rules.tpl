@@ -11,10 +11,6 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
 - apiGroups: [modelpool.dev]
   resources: [modelpools/status, modelworkers/status]
   verbs: [patch]
-# owner references that block the owner's deletion, where the API server checks the right to set them
-- apiGroups: [modelpool.dev]
-  resources: [modelworkers/finalizers]
-  verbs: [update]
 # a worker's pod: make it gated, lift the gate, watch it, remove it
 - apiGroups: [""]
   resources: [pods]
@@ -37,7 +33,7 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
 {{- define "modelpool.rules.drain" -}}
 - apiGroups: [modelpool.dev]
   resources: [modelpools, modelworkers]
-  verbs: [get, list, patch]
+  verbs: [list, patch]
 {{- end -}}
 
 {{/*

@@ -11,7 +11,6 @@ OPERATOR = {
     ("modelpool.dev", "modelworkers"): {"get", "list", "watch", "patch"},
     ("modelpool.dev", "modelpools/status"): {"patch"},
     ("modelpool.dev", "modelworkers/status"): {"patch"},
-    ("modelpool.dev", "modelworkers/finalizers"): {"update"},
     ("", "pods"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "services"): {"get", "create"},
     ("", "secrets"): {"get", "create"},
@@ -22,8 +21,8 @@ LEADER = {
     ("coordination.k8s.io", "leases", "modelpool-operator"): {"get", "update"},
 }
 DRAIN = {
-    ("modelpool.dev", "modelpools"): {"get", "list", "patch"},
-    ("modelpool.dev", "modelworkers"): {"get", "list", "patch"},
+    ("modelpool.dev", "modelpools"): {"list", "patch"},
+    ("modelpool.dev", "modelworkers"): {"list", "patch"},
 }
 CHANGES = {"create", "update", "patch", "delete", "deletecollection"}
 READS = {"get", "list", "watch"}

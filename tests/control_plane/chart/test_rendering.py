@@ -208,6 +208,18 @@ def test_service_and_budget_select_the_operators_pods_and_no_others(render):
     assert not any(selector.items() <= each["metadata"]["labels"].items() for each in others)
 
 
+def test_several_operators_are_spread_over_nodes_unless_their_affinity_is_given(render):
+    def affinity(**operator: Any) -> Any:
+        return pod_of(one(render({"operator": operator}), "Deployment")).get("affinity")
+
+    labels = one(render(), "Deployment")["spec"]["template"]["metadata"]["labels"]
+    ((term,),) = affinity(replicas=2)["podAntiAffinity"].values()
+    assert term["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+    assert term["podAffinityTerm"]["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert affinity(replicas=1) is None
+    assert affinity(replicas=2, affinity={"nodeAffinity": {}}) == {"nodeAffinity": {}}
+
+
 def test_the_drain_runs_before_an_uninstall_with_an_account_of_its_own(render):
     objects = render({"drainOnUninstall": {"timeoutSeconds": 100}})
     hooks = [each for each in objects if each["metadata"].get("annotations", {}).get("helm.sh/hook") == "pre-delete"]

@@ -73,6 +73,10 @@ class OperatorProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        return None if self._process is None else self._process.poll()
+
     def records(self) -> list[dict[str, Any]]:
         """Its log, one record a line."""
         lines = self.log.read_text().splitlines()

@@ -61,7 +61,7 @@ def comment(path: str) -> str:
 
 def readme_table() -> dict[str, tuple[str, str]]:
     """Map each value named in the chart's README to the default and the meaning that stand there."""
-    rows = re.findall(r"^\| `([A-Za-z.]+)` \| `([^`]*)` \| (.*) \|$", (CHART / "README.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Za-z.-]+)` \| `([^`]*)` \| (.*) \|$", (CHART / "README.md").read_text(), re.MULTILINE)
     return {path: (default, meaning) for path, default, meaning in rows}
 
 

@@ -34,8 +34,8 @@ DENIED_ENV_PREFIXES: Final = (
     # model libraries: hubs, caches, plug-ins, compilers
     *("HF_", "HUGGING", "TRANSFORMERS_", "DIFFUSERS_", "ACCELERATE_", "SAFETENSORS_", "SENTENCE_TRANSFORMERS_"),
     *("TORCH", "PYTORCH_KERNEL", "PYTORCH_JIT", "PYTORCH_NVCC", "TRITON_", "XLA_", "INTEL_", "OMP_TOOL", "NUMBA_"),
-    *("NUMEXPR_", "TRUST_REMOTE_CODE", "USE_HUB", "KERNELS_", "LOCAL_KERNELS", "AOT", "INDUCTOR_", "HALIDE_", "KINETO_"),
-    *("CC$", "CXX$", "WANDB_", "MLFLOW_", "OTEL_"),
+    *("NUMEXPR_", "TRUST_REMOTE_CODE", "USE_HUB", "KERNELS_", "LOCAL_KERNELS", "AOT", "INDUCTOR_", "HALIDE_"),
+    *("KINETO_", "CC$", "CXX$", "WANDB_", "MLFLOW_", "OTEL_"),
     # accelerators: which ones the process sees, and libraries that their drivers load
     *("CUDA", "CUDNN_", "CUPTI", "NVIDIA_", "NVTX_", "NVTOOLSEXT", "NVSHMEM_", "NCCL_", "ROC", "HIP", "HSA_", "AMD_"),
     *("MIOPEN_", "TENSILE_", "ZE_", "ZES_", "UR_", "SYCL_", "ONEAPI_", "LEVEL_ZERO", "OCL_", "OPENCL", "VK_", "TPU_"),

@@ -63,7 +63,6 @@ def test_the_pod_is_gated_owned_and_labelled():
             "name": "minilm",
             "uid": UID,
             "controller": True,
-            "blockOwnerDeletion": True,
         }
     ]
     assert pod["metadata"]["labels"] == {

@@ -106,15 +106,17 @@ async def test_however_many_workers_start_at_once_they_are_asked_a_hundred_times
     knowledge, starting, pause
 ):
     pauses: list[float] = []
+    all_asked = asyncio.Event()
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
+        if len(pauses) == starting:
+            all_asked.set()
         await asyncio.sleep(3600)
 
     asking = Pingers(knowledge, cast(Any, Silent()), cast(Any, OneToken()), lambda _key: None, sleep, lambda: 0.0)
     for number in range(starting):
         asking.watch(replace(target(100 + number), loading=True))
-    while len(pauses) < starting:
-        await asyncio.sleep(0)
+    await asyncio.wait_for(all_asked.wait(), 20)
     await asking.close()
     assert pauses == [pause] * starting
