@@ -4,10 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from cluster import uv
-from cluster.cache import cached, hash_of
-from cluster.host import run
-from cluster.progress import step
+from cluster import environments
 
 FOLDER = Path(__file__).with_name("peers")
 TITLES = {"infinity": "infinity-emb", "current": "LitServe and transformers serve"}
@@ -18,17 +15,7 @@ def environment(name: str, python: Path) -> Path:
 
     Raises `ClusterError` where it cannot be installed.
     """
-    requirements = FOLDER / f"{name}.txt"
-    version = run([python, "-c", "import sys; print(sys.version, sys.base_prefix)"])
-
-    def make(folder: Path) -> None:
-        program = uv.ensure()
-        with step(f"Installing {TITLES[name]} from PyPI"):
-            # relocatable: it is moved to its place in the cache when it is whole
-            run([program, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", python, folder])
-            run([program, "pip", "sync", "--quiet", "--python", folder / "bin/python", requirements], timeout=1800)
-
-    return cached(f"bench-{name}", hash_of([version], [requirements]), make)
+    return environments.environment(f"bench-{name}", TITLES[name], FOLDER / f"{name}.txt", python)
 
 
 def pinned(requirements: Path) -> dict[str, str]:

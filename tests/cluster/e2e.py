@@ -7,7 +7,7 @@ cluster running for the next time.
 import os
 import sys
 
-from cluster import binaries, images, preflight, tiny_models
+from cluster import binaries, environments, images, preflight, tiny_models
 from cluster.host import ClusterError
 from cluster.progress import step
 from cluster.real import Cluster
@@ -16,7 +16,7 @@ CLUSTER = "test"
 EVERYTHING = ("tests/unit", "tests/control_plane", "tests/e2e")
 OTHER_WAY = "What runs without it: make test-unit test-control-plane."
 #: what the tests of the control plane use; built before, for nothing can be downloaded inside the cluster's network
-PROGRAMS = (*binaries.REAL_CLUSTER, "kwok")
+PROGRAMS = (*binaries.REAL_CLUSTER, "kwok", "kube-score")
 
 
 def run(arguments: list[str]) -> int:
@@ -26,6 +26,7 @@ def run(arguments: list[str]) -> int:
         raise ClusterError(f"{python} is not there; make the environment first with: make setup")
     cluster = Cluster(CLUSTER)
     bin_dir = binaries.ensure(PROGRAMS)
+    environments.checkov(python)
     built = images.build()
     tiny = tiny_models.build(built[images.WORKER], images.key(images.WORKER))
     cluster.up()

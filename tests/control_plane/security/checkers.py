@@ -7,13 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cluster import binaries, uv
+from cluster import binaries, environments
 from cluster.binaries import KUBERNETES
-from cluster.cache import cached, hash_of
-from cluster.host import run
-from cluster.progress import step
 
-REQUIREMENTS = Path(__file__).with_name("checkov.txt")
 #: kube-score's grade of a check that is passed.
 PASSED = 10
 
@@ -25,7 +21,16 @@ def checkov(manifests: str, folder: Path) -> set[Finding]:
     source = folder / "manifests"
     source.mkdir()
     (source / "all.yaml").write_text(manifests)
-    command = [_checkov(), "--directory", source, "--framework", "kubernetes", "--output", "json", "--compact"]
+    command = [
+        environments.checkov(Path(sys.executable)),
+        "--directory",
+        source,
+        "--framework",
+        "kubernetes",
+        "--output",
+        "json",
+        "--compact",
+    ]
     # no policies from the network: those of the pinned release
     options = ["--quiet", "--skip-download", "--soft-fail"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder)}
@@ -35,19 +40,6 @@ def checkov(manifests: str, folder: Path) -> set[Finding]:
     assert report["summary"]["passed"] > 0
     assert report["summary"]["parsing_errors"] == 0
     return {(each["check_id"], _checkov_name(each["resource"])) for each in report["results"]["failed_checks"]}
-
-
-def _checkov() -> Path:
-    version = run([sys.executable, "-c", "import sys; print(sys.version, sys.base_prefix)"])
-
-    def make(folder: Path) -> None:
-        program = uv.ensure()
-        with step("Installing checkov from PyPI"):
-            # relocatable: it is moved to its place in the cache when it is whole
-            run([program, "venv", "--quiet", "--relocatable", "--allow-existing", "--python", sys.executable, folder])
-            run([program, "pip", "sync", "--quiet", "--python", folder / "bin/python", REQUIREMENTS])
-
-    return cached("checkov", hash_of([version], [REQUIREMENTS]), make) / "bin" / "checkov"
 
 
 def _checkov_name(resource: str) -> str:
