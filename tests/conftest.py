@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 TESTS = Path(__file__).parent
+#: modules beside the tests that assert as tests do
+pytest.register_assert_rewrite("control_plane.operator_runs.lives", "control_plane.operator_runs.site")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,8 +9,6 @@ import yaml
 from kubernetes import client, config, dynamic
 
 from cluster.control_plane import ControlPlane
-
-pytest.register_assert_rewrite("control_plane.operator_runs.lives", "control_plane.operator_runs.site")
 from control_plane.operator_runs.process import OperatorProcess
 from control_plane.operator_runs.site import Site, World, running_site
 

@@ -108,7 +108,8 @@ class Played:
         elif self._leaves_at is None:
             self._leaves_at = now + LINGER_SECONDS
         elif now >= self._leaves_at:
-            await self.end(0 if self.machine.evict_accepted else 143)
+            agreed = self.machine.evict_accepted
+            await self.end(0 if agreed else 143, self.machine.reason if agreed else "")
 
     async def end(self, exit_code: int, words: str = "", reason: str = "Error") -> None:
         """The process ends; the kubelet starts it again but for exit code 0."""

@@ -37,10 +37,15 @@ QUICK = {
 }
 
 
+#: What ended a played node or an observer; from then on nothing can come true.
+BROKEN: list[BaseException] = []
+
+
 def until(condition: Callable[[], T], what: str = "the condition", seconds: float = 25.0) -> T:
     """Return the first true value of the condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
+        assert not BROKEN, BROKEN
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds:g} s"
         time.sleep(0.05)
     return value
@@ -222,7 +227,7 @@ def running_site(cluster: ControlPlane, api: client.ApiClient, folder: Path) -> 
     started: list[tuple[Kubelet, Recorder]] = []
     stop = threading.Event()
     ready = threading.Event()
-    failures: list[BaseException] = []
+    BROKEN.clear()
 
     async def run() -> None:
         pki = cluster.ca.parent
@@ -239,13 +244,13 @@ def running_site(cluster: ControlPlane, api: client.ApiClient, folder: Path) -> 
                 if not job.done():
                     job.cancel()
             results = await asyncio.gather(*jobs, return_exceptions=True)
-            failures.extend(result for result in results if isinstance(result, Exception))
+            BROKEN.extend(result for result in results if isinstance(result, Exception))
 
     def main() -> None:
         try:
             asyncio.run(run())
         except Exception as error:
-            failures.append(error)
+            BROKEN.append(error)
         finally:
             ready.set()
 
@@ -257,4 +262,4 @@ def running_site(cluster: ControlPlane, api: client.ApiClient, folder: Path) -> 
     finally:
         stop.set()
         thread.join(30)
-    assert not failures, failures
+    assert not BROKEN, BROKEN

@@ -26,8 +26,8 @@ def test_a_whole_life_is_told_state_by_state_and_charged_exactly(world):
     assert world.settled()
     assert world.pool_status()["evicted"] == {"IdleEviction": 1}
     assert "ledgerRepairs" not in world.pool_status()
-    reasons = [reason for _, reason in world.events()]
-    assert reasons == ["Accepted", "ContainerStarted", "ModelLoaded", "IdleEviction", "IdleEviction"]
+    story = ["Accepted", "ContainerStarted", "ModelLoaded", "IdleEviction", "IdleEviction"]
+    until(lambda: [reason for _, reason in world.events()] == story, "the Events")
     world.check()
 
 
@@ -78,7 +78,7 @@ def test_a_crash_loop_ends_as_failed_gives_its_room_back_once_and_the_next_one_r
     assert world.recorder.reserved(world.namespace)[-2:] in ([0, 1024], [1024])
     assert [entry["name"] for entry in world.ledger().values()] == ["next"]
     assert world.pool_status()["evicted"] == {"CrashLoopBackOff": 1}
-    assert ("Warning", "CrashLoopBackOff") in world.events()
+    until(lambda: ("Warning", "CrashLoopBackOff") in world.events(), "the warning")
     world.check()
 
 

@@ -38,7 +38,8 @@ TOKEN_FILE: Final = "token"  # noqa: S105 - a file name, not a secret
 #: writable folder for downloads (HF_HOME lives in it)
 CACHE_DIR: Final = "/var/cache/modelpool"
 MODEL_MOUNT: Final = "/models"
-#: the worker's last sentence, at most 1024 characters, for the operator's ``lastFailure.message``
+#: the worker's last sentence, at most 1024 characters, for the operator's ``lastFailure.message``; after an eviction
+#: that it agreed to, the reason it was asked for
 TERMINATION_FILE: Final = "/dev/termination-log"
 
 #: seconds an evicted worker goes on answering 503 before it ends

@@ -98,6 +98,11 @@ class Machine:
         return self._evict_accepted
 
     @property
+    def reason(self) -> str:
+        """Why the last move was made; empty before the first."""
+        return self._moves[-1].reason if self._moves else ""
+
+    @property
     def idle_timeout(self) -> float:
         """Seconds unused after which Ready becomes Idle."""
         return self._idle_timeout

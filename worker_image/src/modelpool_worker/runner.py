@@ -46,7 +46,7 @@ _MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How the process ends; ``sentence`` is its last word, empty for an orderly end."""
+    """How the process ends; ``sentence`` is its last word: the reason of an eviction that it agreed to."""
 
     code: int
     sentence: str = ""
@@ -224,7 +224,8 @@ class Runner:
                     await in_thread(self._model_thread, self._capability.unload)
 
     def _orderly(self) -> Exit:
-        return Exit(EXIT_EVICTED if self._machine.evict_accepted else EXIT_TERMINATED)
+        # whoever asked may have gone since, unheard: why it was agreed to is the process's last word
+        return Exit(EXIT_EVICTED, self._machine.reason) if self._machine.evict_accepted else Exit(EXIT_TERMINATED)
 
     async def _told_to_stop(self) -> None:
         while self._machine.state is not WorkerState.EVICTING:

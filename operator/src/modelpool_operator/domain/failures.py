@@ -17,6 +17,10 @@ from modelpool_operator.domain.rules import Rules
 #: The kubelet itself will not try these again, or trying again cannot help.
 _HOPELESS_IMAGE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
+#: What the operator asks processes to leave for.
+_AGREED: Final = frozenset(
+    {Reason.IDLE_EVICTION, Reason.ROOM_EVICTION, Reason.POOL_DRAIN, Reason.SHUTDOWN, Reason.DELETED}
+)
 _CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
@@ -80,10 +84,29 @@ def hopeless_start(pod: PodView) -> Failure | None:
     return None
 
 
+def node_lost(pod: PodView) -> Failure | None:
+    """Describe the loss of its node, where that is what the pod goes for."""
+    if pod.disruption == "DeletionByPodGC":
+        return Failure(Reason.NODE_LOST, f"node {pod.node} is gone; its pods are collected")
+    if pod.disruption == "DeletionByTaintManager" or pod.reason == "NodeLost":
+        return Failure(Reason.NODE_LOST, f"node {pod.node} does not answer; its pods are being deleted")
+    return None
+
+
 def pod_failed(pod: PodView) -> Failure:
-    """Describe a pod that the kubelet or the node gave up: evicted for node pressure, rejected by admission."""
+    """Describe a pod that the kubelet or the node gave up: evicted for node pressure, rejected, its node gone."""
+    if lost := node_lost(pod):
+        return lost
     said = f": {pod.message}" if pod.message else ""
     return Failure(Reason.POD_REJECTED, _cut(f"the node gave the pod up ({pod.reason or 'Failed'}){said}"))
+
+
+def agreed_exit(pod: PodView) -> tuple[Reason, str] | None:
+    """Return why a process left that ended as it had agreed to: its last word, whoever asked and may not have heard."""
+    ended = pod.container.last if pod.container and not pod.container.running else None
+    if ended is None or ended.exit_code != EXIT_EVICTED or ended.message not in _AGREED:
+        return None
+    return Reason(ended.message), "the worker has ended as it was asked to"
 
 
 def unexpected_exit(pod: PodView) -> Failure | None:

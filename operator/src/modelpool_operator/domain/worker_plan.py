@@ -275,6 +275,8 @@ def _stopped(seen: Seen, now: datetime) -> _Draft | None:
         if seen.reachable and not pod.finished:
             return _Draft(actions=(AskEvict(leaving[0], force=True),))
         return _Draft(moves=(_move(_S.EVICTING, *leaving, now),))
+    if agreed := failures.agreed_exit(pod):
+        return _Draft(moves=(_move(_S.EVICTING, *agreed, now),))
     if failure := failures.unexpected_exit(pod):
         return _Draft(moves=(_move(_S.EVICTING, failure.reason, failure.message, now),), failure=failure)
     return None
@@ -288,8 +290,8 @@ def _from_pong(seen: Seen, now: datetime) -> tuple[Move, ...]:
 
 
 def _terminating(pod: PodView) -> tuple[Reason, str]:
-    if pod.disruption == "DeletionByTaintManager" or pod.reason == "NodeLost":
-        return Reason.NODE_LOST, f"node {pod.node} does not answer; its pods are being deleted"
+    if lost := failures.node_lost(pod):
+        return lost.reason, lost.message
     why = f" ({pod.disruption})" if pod.disruption else ""
     return Reason.POD_TERMINATING, f"the pod is being deleted{why}"
 

@@ -54,13 +54,14 @@ class Controller:
         self._passed_over: set[Task] = set()
         #: per pool the house rules that its workers were told of: uid, generation, deleting
         self._rules: dict[Key, tuple[str, int, bool]] = {}
+        self._events = EventRecorder(client, settings.pod_name)
         tokens = Tokens(client)
         self._pingers = Pingers(self.knowledge, self._worker_client, tokens, self._add_worker)
         self._workers = WorkerReconciler(
             client,
             self.knowledge,
             self._pingers,
-            EventRecorder(client, settings.pod_name),
+            self._events,
             metrics,
             WriteBudget(settings.status_writes_per_second),
             self._add_pool,
@@ -106,6 +107,7 @@ class Controller:
     async def run(self) -> None:
         """Run until cancelled; then ``close``."""
         jobs: list[Coroutine[Any, Any, None]] = [self.elector.run(), self._sweeper.run(), self._tick()]
+        jobs.append(self._events.run())
         jobs += [self._work() for _ in range(self._settings.reconcile_workers)]
         async with asyncio.TaskGroup() as group:
             for job in jobs:
@@ -115,6 +117,7 @@ class Controller:
         """Stop all pings and give the Lease up. Apart from ``run``, whose cancellation may come more than once."""
         await self._pingers.close()
         await self._worker_client.close()
+        await self._events.flush()
         with contextlib.suppress(ApiError):
             await self.elector.release()
 
@@ -179,7 +182,8 @@ class Controller:
                 self._queue.succeeded(task)
             except (ApiError, TimeoutError) as error:
                 result = type(error).__name__
-                delay = self._queue.retry(task)
+                asked = error.retry_after if isinstance(error, ApiError) else None
+                delay = self._queue.retry(task, at_least=asked or 0.0)
                 _log.warning("reconcile.failed", kind=kind, key=key, error=str(error)[:500], retry_in=round(delay, 2))
             except Exception:
                 result = "bug"
@@ -239,9 +243,11 @@ class Controller:
         for pool in self.knowledge.pools.values():
             self._add_pool((pool.namespace, pool.name))
             self._tell_workers((pool.namespace, pool.name))
-        if time.monotonic() - self._resynced >= _RESYNC_SECONDS:
+        if self._sweeper.failing or time.monotonic() - self._resynced >= _RESYNC_SECONDS:
+            # the API server is back: nobody waits for the end of a pause that its absence has made long. And the last
+            # line of defence: a look that finds nothing to do costs no request
             self._resynced = time.monotonic()
-            self._everything()  # the last line of defence: a look that finds nothing to do costs no request
+            self._everything()
         if gone:
             _log.info("sweep.pods-gone", count=len(gone))
 

@@ -74,6 +74,8 @@ class PoolReconciler:
         self._again = again
         self._monotonic = monotonic
         self._recounted: dict[Key, float] = {}
+        #: names by uid in each pool's ledger, as the workers were told of it
+        self._told: dict[Key, dict[str, str]] = {}
         self._limit = asyncio.Semaphore(_PARALLEL)
 
     async def reconcile(self, key: Key) -> None:
@@ -82,6 +84,7 @@ class PoolReconciler:
         for _ in range(_TRIES):
             if pool is None:
                 self._tokens.forget(key)
+                self._told.pop(key, None)
                 return
             try:
                 await self._once(pool)
@@ -248,6 +251,10 @@ class PoolReconciler:
                 memory_mib=pool.reserved.memory_mib,
                 gpus=pool.reserved.gpus,
             )
+        # by the ledger as it is, not by this write: the answer to the one before may have been lost
+        key, held = (pool.namespace, pool.name), {entry.uid: entry.name for entry in pool.ledger.values()}
+        told, self._told[key] = self._told.get(key, {}), held
+        names_by_uid |= {uid: told.get(uid) or held[uid] for uid in told.keys() ^ held.keys()}
         for uid, name in names_by_uid.items():
             self._knowledge.quota.pop(uid, None)
             self._notify((pool.namespace, name))

@@ -64,11 +64,15 @@ class KeyedQueue(Generic[K]):
             heapq.heapify(self._later)
         self._wake.set()
 
-    def retry(self, key: K) -> float:
-        """Have a key that failed worked on later: 0.25 s, doubled each time, at most 60 s; return the delay."""
+    def retry(self, key: K, at_least: float = 0.0) -> float:
+        """Have a key that failed worked on later: 0.25 s, doubled each time, at most 60 s; return the delay.
+
+        Whoever refused may have said after how many seconds to come back: then it is no sooner.
+        """
         tries = self._tries.get(key, 0)
         self._tries[key] = tries + 1
         delay = min(_MAX_SECONDS, _BASE_SECONDS * 2.0 ** min(tries, 16)) * (0.75 + 0.5 * self._jitter())
+        delay = max(delay, at_least)
         self.add_after(key, delay)
         return delay
 

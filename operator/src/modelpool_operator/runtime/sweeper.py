@@ -34,6 +34,8 @@ class Sweeper:
         self._changed = changed
         self._monotonic = monotonic
         self.last_success = monotonic()
+        #: whether the last sweep failed; still true while the first good one after it is reported
+        self.failing = False
 
     async def run(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         """Sweep for ever; one that fails is tried again soon."""
@@ -41,9 +43,11 @@ class Sweeper:
             try:
                 await self.sweep()
             except ApiError as error:
+                self.failing = True
                 _log.warning("sweep.failed", error=type(error).__name__, status=error.status)
                 await sleep(min(2.0, self._seconds))
                 continue
+            self.failing = False
             await sleep(self._seconds)
 
     async def sweep(self) -> None:

@@ -171,7 +171,7 @@ class WorkerReconciler:
             "conditions": merged((), conditions, generation=worker.generation, now=now),
         }
         accepted = await self._patch(worker, {}, status=status)
-        await self._event(accepted, reason, "Accept", message)
+        self._event(accepted, reason, "Accept", message)
         return accepted
 
     async def _write_status(self, worker: WorkerView, plan: Plan) -> tuple[WorkerView, bool]:
@@ -238,7 +238,7 @@ class WorkerReconciler:
         if move.to is WorkerState.DEAD:
             self._metrics.evicted.labels(move.reason).inc()
         bad = move.to is WorkerState.FAILED or move.reason in _BAD
-        await self._event(worker, move.reason, str(move.to), move.message, warning=bad)
+        self._event(worker, move.reason, str(move.to), move.message, warning=bad)
         return worker
 
     async def _act(self, worker: WorkerView, seen: Seen, action: plans.Action) -> tuple[WorkerView, bool]:
@@ -318,7 +318,7 @@ class WorkerReconciler:
         note = f"a Service {worker.name} that is not ours stands in the way; rename one, or set spec.service: false"
         if worker.uid not in self._knowledge.service_taken:
             self._knowledge.service_taken.add(worker.uid)
-            await self._event(worker, "ServiceNameTaken", "EnsureService", note, warning=True)
+            self._event(worker, "ServiceNameTaken", "EnsureService", note, warning=True)
             return worker, True
         return worker, False
 
@@ -365,8 +365,8 @@ class WorkerReconciler:
         else:
             self._pingers.unwatch(worker.uid)
 
-    async def _event(self, worker: WorkerView, reason: str, action: str, note: str, *, warning: bool = False) -> None:
-        await self._events.record(
+    def _event(self, worker: WorkerView, reason: str, action: str, note: str, *, warning: bool = False) -> None:
+        self._events.record(
             names.MODEL_WORKER,
             worker.key,
             worker.uid,

@@ -10,6 +10,7 @@ from modelpool_api.health import HealthRecord, PingOutcome
 from modelpool_operator.api.names import Reason
 from modelpool_operator.domain.idle_eviction import idle_eviction_due
 from modelpool_operator.domain.plan import AskEvict, DeletePod, LiftGate
+from modelpool_operator.domain.podview import PodView
 from modelpool_operator.domain.seen import Seen
 from modelpool_operator.domain.worker_plan import plan_worker
 from unit.modelpool_operator.domain.scenes import (
@@ -326,6 +327,18 @@ SERVING_CASES = [
     ),
     pytest.param({}, {"pod": pod(phase="Succeeded")}, [("Evicting", "ExitedUnexpectedly")], [], id="succeeded"),
     pytest.param({}, {"pod": pod(phase="Failed")}, [("Evicting", "PodRejected")], [], id="pod-failed"),
+    pytest.param(
+        {},
+        {
+            "pod": pod(
+                phase="Failed",
+                conditions=({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"},),
+            )
+        },
+        [("Evicting", "NodeLost")],
+        [],
+        id="node-deleted",
+    ),
     pytest.param({}, {"health": MISSED_THRICE}, [("Evicting", "HealthCheckFailed")], [], id="unhealthy"),
     pytest.param({}, {"health": HealthRecord(2, PingOutcome.GARBAGE)}, [], [], id="suspect"),
     pytest.param({}, {"health": HealthRecord(8, UNREACHABLE)}, [], [], id="unreachable-but-ready-is-given-time"),
@@ -636,3 +649,29 @@ def test_a_plan_that_is_carried_out_is_not_planned_again():
     after = worker(_S.READY, status={**first.fields, "mirrored": first.fields["mirrored"]})
     second = plan_worker(serving(_S.READY, after), NOW)
     assert (moved(second), acts(second)) == ([], [])
+
+
+def ended(words: str) -> PodView:
+    return pod(container(exit_code=0, words=words, over=True), phase="Succeeded")
+
+
+@pytest.mark.parametrize("state", [*SERVING, _S.LOADING])
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        *((str(why), why) for why in ("IdleEviction", "RoomEviction", "PoolDrain", "Shutdown", "Deleted")),
+        ("", "ExitedUnexpectedly"),
+        ("NodeLost", "ExitedUnexpectedly"),
+        ("thank you and good bye", "ExitedUnexpectedly"),
+    ],
+)
+def test_a_process_that_ended_as_it_agreed_to_is_gone_for_what_it_was_asked_for(state, words, reason):
+    """Whoever asked it may have been killed, frozen or cut off before it could write down that it did."""
+    for said in (None, pong(state)):
+        assert moved(plan_worker(serving(state, pod=ended(words), pong=said), NOW)) == [("Evicting", reason)]
+
+
+def test_the_story_of_a_process_that_was_heard_is_its_own():
+    said = pong(_S.EVICTING, (_S.READY, _S.IDLE), (_S.IDLE, _S.EVICTING), seq=3)
+    plan = plan_worker(serving(_S.READY, pod=ended("IdleEviction"), pong=said), NOW)
+    assert moved(plan) == [("Idle", "StepIdle"), ("Evicting", "StepEvicting")]

@@ -1,14 +1,25 @@
 """The controller's own bookkeeping: nothing is lost while it may not act."""
 
+import asyncio
 import time
 from typing import Any, cast
 
 import pytest
 
+from modelpool_operator.domain.errors import UnreachableError
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.metrics import OperatorMetrics
 from modelpool_operator.runtime.controller import Controller
 from modelpool_operator.settings import OperatorSettings
+
+WORKER = {
+    "metadata": {"namespace": "team-a", "name": "minilm", "uid": "u", "resourceVersion": "1"},
+    "spec": {
+        "pool": "default",
+        "memory": "1Gi",
+        "model": {"name": "m", "capability": "text-embedding", "source": "file:///m"},
+    },
+}
 
 
 @pytest.fixture
@@ -44,3 +55,40 @@ async def test_nothing_is_decided_before_every_kind_has_been_listed(controller, 
 
     assert len(controller._queue) == 0
     controller.elector._renewed = None
+
+
+async def test_when_the_api_server_is_back_nobody_waits_for_the_end_of_a_pause(controller):
+    """The pauses of what failed meanwhile may be a minute long by then."""
+    task = ("worker", "team-a", "minilm")
+    controller.knowledge.workers.observe(WORKER)
+    controller._swept(set(), set(), set())
+    assert await controller._queue.get() == task
+    controller._queue.done(task)
+    controller._queue.retry(task)
+
+    controller._swept(set(), set(), set())
+    assert len(controller._queue) == 0
+
+    controller._sweeper.failing = True
+    controller._swept(set(), set(), set())
+    assert len(controller._queue) == 1
+
+
+async def test_a_sweep_that_fails_is_known_until_the_next_good_one_was_reported(controller):
+    answers = iter([UnreachableError("away"), None, None])
+    reported: list[bool] = []
+
+    async def sweep() -> None:
+        if (error := next(answers)) is not None:
+            raise error
+        reported.append(sweeper.failing)
+
+    async def sleep(_: float) -> None:
+        if len(reported) == 2:
+            raise asyncio.CancelledError
+
+    sweeper = controller._sweeper
+    sweeper.sweep = sweep
+    with pytest.raises(asyncio.CancelledError):
+        await sweeper.run(sleep)
+    assert reported == [True, False]

@@ -112,6 +112,12 @@ def test_delays_are_spread(clock, jitter, delay):
     assert KeyedQueue(clock, jitter=lambda: jitter).retry("a") == delay
 
 
+def test_who_was_told_when_to_come_back_comes_no_sooner(queue):
+    assert queue.retry("a", at_least=7.0) == 7.0
+    assert [queue.retry("a", at_least=1.0) for _ in range(2)] == [1.0, 1.0]
+    assert queue.retry("a", at_least=1.0) == 2.0
+
+
 async def test_stalled_only_while_something_waits_or_is_worked_on(queue, clock):
     clock.now += 1000
     assert queue.stalled_for() == 0.0

@@ -1,0 +1,83 @@
+"""Whole lives of one worker, and how each of them ends, whatever happens to the operator meanwhile."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from control_plane.operator_runs.process import OperatorProcess
+from control_plane.operator_runs.proxy import Proxy, running_proxy
+from control_plane.operator_runs.site import Site, World, until
+from modelpool_operator.api import names
+
+BIRTH = ("Spawning", "Loading", "Ready")
+#: Seconds that a life may take once the faults are over.
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Life:
+    """A worker from its creation to Dead, that needs nobody but the operator to go through it."""
+
+    reason: str
+    states: tuple[str, ...]
+    source: str = "file:///serve"
+    worker: dict[str, Any] = field(default_factory=dict)
+    pool: dict[str, Any] = field(default_factory=dict)
+
+    def begin(self, world: World) -> None:
+        world.pool(**self.pool)
+        world.worker(source=self.source, **self.worker)
+
+    def over(self, world: World) -> bool:
+        return world.status().get("state") == "Dead" and world.settled()
+
+    def ends(self, world: World, seconds: float = PATIENCE) -> None:
+        """Wait for the end, and judge it: the same story, one pod, one reservation, nothing lost or left."""
+        until(lambda: self.over(world), f"the end of {self.reason}", seconds)
+        status, pool = world.status(), world.pool_status()
+        assert status["reason"] == self.reason
+        assert status["message"]
+        assert world.states() == list(self.states), status
+        assert [entry["to"] for entry in status["transitions"]] == list(self.states[1:])
+        assert world.recorder.reserved(world.namespace) in ([0, 1024, 0], [1024, 0])
+        assert len({each.obj["metadata"]["uid"] for each in world.recorder.of(world.namespace, "pod")}) == 1
+        assert pool["evicted"] == {self.reason: 1}
+        assert pool.get("ledgerRepairs", 0) == 0
+        world.check()
+
+
+#: Born, served, unused, evicted for it.
+IDLE = Life(
+    "IdleEviction",
+    (*BIRTH, "Idle", "Evicting", "Dead"),
+    pool={"idleTimeoutSeconds": 1, "evictAfterSeconds": 2},
+)
+#: Cannot load, gives its room back, is kept for a second.
+FAILED = Life("ModelLoadFailed", ("Spawning", "Loading", "Failed", "Dead"), source="file:///never")
+
+
+@contextmanager
+def stage(site: Site, folder: Path, **settings: str) -> Iterator[tuple[World, Proxy, OperatorProcess]]:
+    """A namespace with an operator of its own, not yet started, behind a proxy of its own."""
+    folder.mkdir(parents=True)
+    world = site.world()
+    with ExitStack() as stack:
+        proxy = stack.enter_context(running_proxy(site.cluster, folder))
+        given = {"LEASE_NAME": world.namespace, **settings}
+        operator = OperatorProcess(folder, proxy.kubeconfig, [world.namespace], **given)
+        stack.callback(operator.kill)
+        yield world, proxy, operator
+
+
+def all_were_reached(struck: list[int], tried: int) -> None:
+    """Every write of a life was the one that something happened at; a life may do with one or two fewer than usual."""
+    assert max(struck) < tried, f"a life has {tried} writes or more: try more"
+    assert set(range(1, max(struck) - 1)) <= set(struck), f"not each was reached: {struck}"
+
+
+def pods_of(world: World, worker_uid: str) -> set[str]:
+    """The uids of all pods that a worker ever had."""
+    seen = [each.obj["metadata"] for each in world.recorder.of(world.namespace, "pod")]
+    return {meta["uid"] for meta in seen if (meta.get("labels") or {}).get(names.LABEL_WORKER_UID) == worker_uid}
