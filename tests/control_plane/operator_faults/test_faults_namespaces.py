@@ -1,20 +1,23 @@
 """What is deleted or applied around the workers: their namespace, and the definitions of their kinds."""
 
+from pathlib import Path
+
 import pytest
 from kubernetes import client
 
 from control_plane.operator_runs.process import OperatorProcess
-from control_plane.operator_runs.site import until
+from control_plane.operator_runs.site import Site, until
 from modelpool_operator.api import crd, names
 
 pytestmark = pytest.mark.control_plane
 
 
-@pytest.mark.parametrize("scope", ["all", "one"])
-def test_a_namespace_that_is_deleted_goes_with_all_its_workers_and_may_come_back(site, world, tmp_path, scope):
-    """Nothing of ours holds it up, whatever its workers were doing; made anew it works as any other."""
-    where = [world.namespace] if scope == "one" else None
-    with OperatorProcess(tmp_path, site.cluster.kubeconfig, where, LEASE_NAME=world.namespace) as operator:
+def deleted_and_back(site: Site, folder: Path, *, watched_alone: bool) -> None:
+    """Live in a namespace that is deleted around workers in several states, and again in its successor."""
+    folder.mkdir()
+    world = site.world()
+    where = [world.namespace] if watched_alone else None
+    with OperatorProcess(folder, site.cluster.kubeconfig, where, LEASE_NAME=world.namespace) as operator:
         world.pool(drainTimeoutSeconds=1)
         for name, source in (("ready", "file:///serve"), ("loading", "file:///slow"), ("starting", "file:///stuck")):
             world.worker(name, source)
@@ -39,6 +42,12 @@ def test_a_namespace_that_is_deleted_goes_with_all_its_workers_and_may_come_back
         world.reaches("Ready", "again")
         assert [entry["name"] for entry in world.ledger("again").values()] == ["again"]
     operator.assert_clean()
+
+
+@pytest.mark.parametrize("watched_alone", [False, True], ids=["all-watched", "watched-alone"])
+def test_a_namespace_that_is_deleted_goes_with_all_its_workers_and_may_come_back(site, tmp_path, watched_alone):
+    """Nothing of ours holds it up, whatever its workers were doing; made anew it works as any other."""
+    deleted_and_back(site, tmp_path / "run", watched_alone=watched_alone)
 
 
 def test_definitions_applied_again_change_nothing_for_the_workers_that_live(site, world, tmp_path):

@@ -1,5 +1,8 @@
 """A pool shrunk, held, drained or deleted under workers in every state; and specs that were wrong and are put right."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from kubernetes import client
 
@@ -79,7 +82,7 @@ def consistent(world: World) -> None:
     assert pool is None or pool["status"].get("ledgerRepairs", 0) == 0
 
 
-def test_a_shrunk_pool_ends_only_who_may_go_and_tells_who_never_fits(world):
+def a_shrunk_pool_ends_only_who_may_go_and_tells_who_never_fits(world):
     crowd(world)
     world.patch("default", {"memory": "4Gi"}, names.MODEL_POOLS)
     assert world.reaches("Dead", "idle")["reason"] == "RoomEviction"
@@ -97,7 +100,7 @@ def test_a_shrunk_pool_ends_only_who_may_go_and_tells_who_never_fits(world):
     world.check(over_budget=True)
 
 
-def test_a_held_pool_lets_everybody_go_on_and_admits_nobody(world):
+def a_held_pool_lets_everybody_go_on_and_admits_nobody(world):
     crowd(world)
     world.patch("default", {"stopPolicy": "Hold"}, names.MODEL_POOLS)
     until(lambda: world.status("waiting")["reason"] == "PoolHeld", "the one that waits is told")
@@ -116,8 +119,7 @@ def test_a_held_pool_lets_everybody_go_on_and_admits_nobody(world):
     world.check()
 
 
-@pytest.mark.parametrize("how", ["drained", "deleted"])
-def test_a_pool_that_is_drained_or_deleted_ends_everybody_after_their_requests(world, how):
+def a_pool_that_is_drained_or_deleted_ends_everybody_after_their_requests(world, *, how):
     crowd(world)
     if how == "drained":
         world.patch("default", {"stopPolicy": "HoldAndDrain"}, names.MODEL_POOLS)
@@ -190,18 +192,7 @@ def pool_that_is_not_there(world):
     return world.pool
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        template_that_the_pool_forbids,
-        worker_that_is_too_large,
-        accelerators_that_the_pool_lacks,
-        pod_that_the_namespace_refuses,
-        pool_that_is_not_there,
-    ],
-    ids=lambda wrong: wrong.__name__,
-)
-def test_what_was_wrong_and_is_put_right_ends_as_if_it_had_been_right_at_once(world, wrong):
+def what_was_wrong_and_is_put_right_ends_as_if_it_had_been_right_at_once(world, *, wrong):
     put_right = wrong(world)
     assert world.pods() == []
     assert world.ledger() == {}
@@ -214,7 +205,7 @@ def test_what_was_wrong_and_is_put_right_ends_as_if_it_had_been_right_at_once(wo
     world.check()
 
 
-def test_a_pool_that_sends_pods_where_no_node_is_hurts_only_new_ones_and_only_as_long(world):
+def a_pool_that_sends_pods_where_no_node_is_hurts_only_new_ones_and_only_as_long(world):
     world.pool(scheduleDeadlineSeconds=2)
     world.worker("old")
     world.reaches("Ready", "old")
@@ -231,7 +222,7 @@ def test_a_pool_that_sends_pods_where_no_node_is_hurts_only_new_ones_and_only_as
     world.check()
 
 
-def test_a_name_is_free_again_only_when_its_stuck_pod_is_gone(world):
+def a_name_is_free_again_only_when_its_stuck_pod_is_gone(world):
     """The node does not end the old pod: its room stays taken and its name in use, until it is gone."""
     world.pool(memory="4Gi")
     first = world.worker()
@@ -254,7 +245,7 @@ def test_a_name_is_free_again_only_when_its_stuck_pod_is_gone(world):
     world.check()
 
 
-def test_a_successor_of_the_same_name_runs_beside_the_stuck_pod_of_one_whose_finalizer_was_taken_off(world):
+def a_successor_of_the_same_name_runs_beside_the_stuck_pod_of_one_whose_finalizer_was_taken_off(world):
     """Two workers as far as the ledger goes: the old pod may still run, so it stays charged until it is gone."""
     world.pool(memory="4Gi")
     first = world.worker()
@@ -275,3 +266,39 @@ def test_a_successor_of_the_same_name_runs_beside_the_stuck_pod_of_one_whose_fin
     until(lambda: list(world.ledger()) == [second["metadata"]["uid"]], "the old charge is given back")
     assert world.status()["state"] == "Ready"
     assert len(pods_of(world, second["metadata"]["uid"])) == 1
+
+
+WRONG = (
+    template_that_the_pool_forbids,
+    worker_that_is_too_large,
+    accelerators_that_the_pool_lacks,
+    pod_that_the_namespace_refuses,
+    pool_that_is_not_there,
+)
+STORIES: dict[str, Callable[[World], None]] = {
+    story.__name__: story
+    for story in (
+        a_shrunk_pool_ends_only_who_may_go_and_tells_who_never_fits,
+        a_held_pool_lets_everybody_go_on_and_admits_nobody,
+        a_pool_that_sends_pods_where_no_node_is_hurts_only_new_ones_and_only_as_long,
+        a_name_is_free_again_only_when_its_stuck_pod_is_gone,
+        a_successor_of_the_same_name_runs_beside_the_stuck_pod_of_one_whose_finalizer_was_taken_off,
+    )
+}
+for how in ("drained", "deleted"):
+    STORIES[f"a_pool_that_is_{how}"] = partial(
+        a_pool_that_is_drained_or_deleted_ends_everybody_after_their_requests, how=how
+    )
+for wrong in WRONG:
+    STORIES[wrong.__name__] = partial(what_was_wrong_and_is_put_right_ends_as_if_it_had_been_right_at_once, wrong=wrong)
+
+
+@pytest.fixture(scope="module")
+def runs(site, operator, abreast):
+    assert operator.running
+    return abreast({name: lambda _, story=story: story(site.world()) for name, story in STORIES.items()})
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_whatever_is_done_to_a_pool_its_ledger_and_its_workers_agree(runs, story):
+    runs(story)

@@ -74,7 +74,7 @@ def call(port, path, body=None, token=None):
             return error.code, json.load(error)
 
 
-def test_it_serves_and_leaves_when_it_is_evicted(start):
+def test_it_serves_and_leaves_when_it_is_evicted(start, tmp_path):
     process = start()
     ports = line(process, "listening")
     assert call(ports["inference"], "/healthz")[0] == 200
@@ -82,11 +82,12 @@ def test_it_serves_and_leaves_when_it_is_evicted(start):
     status, answer = call(ports["inference"], "/v1/embeddings", {"model": "minilm", "input": "hello"})
     assert status == 200
     assert len(answer["data"][0]["embedding"]) == 384
-    evict = {"worker_id": "uid", "boot_id": ports["boot_id"]}
+    evict = {"worker_id": "uid", "boot_id": ports["boot_id"], "reason": "IdleEviction"}
     assert call(ports["lifecycle"], "/v1/lifecycle/evict", evict)[0] == 401
     status, pong = call(ports["lifecycle"], "/v1/lifecycle/evict", evict, "sekret")
     assert (status, pong["state"]) == (200, "Evicting")
     assert process.wait(30) == 0
+    assert (tmp_path / "termination").read_text() == "IdleEviction"
 
 
 def test_sigterm_while_loading_ends_at_once(start, tmp_path):

@@ -54,8 +54,8 @@ async def test_a_source_that_is_not_there_is_final(make_worker, tmp_path):
 
 
 async def test_evicted_while_loading_it_ends_at_once_though_the_load_goes_on(loading):
-    assert loading.machine.evict(evict(force=True))
-    assert await end(loading) == Exit(0)
+    assert loading.machine.evict(evict(force=True, reason="Shutdown"))
+    assert await end(loading) == Exit(0, "Shutdown")
     assert not loading.capability.loading.is_set()
 
 
@@ -81,7 +81,8 @@ async def test_what_was_admitted_is_finished_and_nothing_else(ready, evicted, co
     assert not ready.life.done()
     ready.capability.gate.set()
     assert [len((await task)[0]) for task in (running, queued)] == [1, 1]
-    assert await end(ready) == Exit(code)
+    # why it was agreed to is the last word of a process: whoever asked may not have heard the answer
+    assert await end(ready) == Exit(code, "Evicted" if evicted else "")
 
 
 async def test_the_drain_has_an_end(make_worker):
