@@ -47,6 +47,7 @@ class Accepted:
 CPU = "a CPU limit throttles the leader while it answers; a request is set, and memory and disk are limited"
 IMAGE = "names a release and never a moving tag; operator.image.digest pins it, operator.image.pullPolicy is a value"
 PULL = "a release's tag does not move, and the registry must not be needed to restart the operator"
+DISK = "the disk is limited; requested is none, for a node that does not count its disk would never take the pod"
 TOKEN = "it talks to the API server by that token, which nothing else mounts; its rights are named verb by verb"
 ENDS = "it runs once and ends within seconds: helm waits for its end, nothing is sent to it"
 OPEN = "whoever runs it opens two ports and no other; networkPolicy.enabled closes the rest where the network obeys it"
@@ -63,6 +64,7 @@ CHECKOV = (
     Accepted("CKV2_K8S_6", (DRAINS_POD, HELM_TEST), ("defaults",), NO_PORT),
 )
 KUBE_SCORE = (
+    Accepted("container-ephemeral-storage-request-and-limit", (OPERATOR, DRAIN, HELM_TEST), ALL, DISK),
     Accepted("container-resources", (OPERATOR, DRAIN, HELM_TEST), ALL, CPU),
     Accepted("container-image-pull-policy", (OPERATOR, DRAIN, HELM_TEST), NOT_HARDENED, PULL),
     Accepted("pod-networkpolicy", (OPERATOR,), NOT_HARDENED, OPEN),

@@ -52,6 +52,7 @@ class Controller:
         self._listed = False
         self._resynced = time.monotonic()
         self._passed_over: set[Task] = set()
+        self._stood_by = False
         #: per pool the house rules that its workers were told of: uid, generation, deleting
         self._rules: dict[Key, tuple[str, int, bool]] = {}
         self._events = EventRecorder(client, settings.pod_name)
@@ -195,14 +196,18 @@ class Controller:
         """The maintenance pass: workers that may be due for eviction are looked at, even if nothing else moved."""
         while True:
             await asyncio.sleep(self._settings.maintenance_seconds)
-            self._take_up()
-            if not self.elector.is_leader:
-                await self._pingers.close()  # the leader pings; ours are taken up again with the Lease
-                continue
-            now = self._client.clock.now()
-            for worker in self.knowledge.workers.values():
-                if worker.uid in self.knowledge.pongs and idle_eviction_due(self.knowledge.see(worker), now):
-                    self._add_worker(worker.key)
+            await self._maintain()
+
+    async def _maintain(self) -> None:
+        self._take_up()
+        if not self.elector.is_leader:
+            self._stood_by = True
+            await self._pingers.close()  # the leader pings; ours are taken up again with the Lease
+            return
+        now = self._client.clock.now()
+        for worker in self.knowledge.workers.values():
+            if worker.uid in self.knowledge.pongs and idle_eviction_due(self.knowledge.see(worker), now):
+                self._add_worker(worker.key)
 
     def _take_up(self) -> None:
         """Look at what was passed over while the Lease was not ours or the first list not complete.
@@ -213,6 +218,9 @@ class Controller:
             passed_over, self._passed_over = self._passed_over, set()
             for task in passed_over:
                 self._queue.add(task)
+            if self._stood_by:  # nobody was pinged meanwhile
+                self._stood_by = False
+                self._everything()
 
     def _everything(self) -> None:
         for worker in self.knowledge.workers.values():

@@ -45,6 +45,23 @@ async def test_work_passed_over_while_the_lease_had_lapsed_is_taken_up_once_it_i
     controller.elector._renewed = None
 
 
+async def test_pings_that_ended_with_the_lease_begin_again_though_nobody_says_that_it_is_back(controller):
+    """A lapse that only the maintenance pass has seen: without a look at each worker nobody would hear of any."""
+    controller.knowledge.workers.observe(WORKER)
+    await controller._maintain()
+    assert len(controller._queue) == 0
+
+    controller.elector._renewed = time.monotonic()
+    await controller._maintain()
+    assert len(controller._queue) == 1
+    assert await controller._queue.get() == ("worker", "team-a", "minilm")
+    controller._queue.done(("worker", "team-a", "minilm"))
+
+    await controller._maintain()
+    assert len(controller._queue) == 0
+    controller.elector._renewed = None
+
+
 @pytest.mark.parametrize("missing", ["workers", "pools", "pods"])
 async def test_nothing_is_decided_before_every_kind_has_been_listed(controller, missing):
     controller.elector._renewed = time.monotonic()
