@@ -13,11 +13,7 @@ from cluster.progress import step
 from cluster.real import Cluster
 
 CLUSTER = "test"
-#: the longest first, for it is one piece; two processes, for much of the time is spent waiting for containers
-EVERYTHING = (
-    *("--numprocesses", "2", "--dist", "loadgroup", "--no-loadscope-reorder"),
-    *("tests/e2e", "tests/control_plane", "tests/unit"),
-)
+EVERYTHING = ("tests/unit", "tests/control_plane", "tests/e2e")
 OTHER_WAY = "What runs without it: make test-unit test-control-plane."
 #: what the tests of the control plane use; built before, for nothing can be downloaded inside the cluster's network
 PROGRAMS = (*binaries.REAL_CLUSTER, "kwok", "kube-score")

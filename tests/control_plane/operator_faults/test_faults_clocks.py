@@ -43,7 +43,7 @@ def test_what_one_clock_began_another_one_ends_in_time(site, world, tmp_path, fi
         off_by(shifts[first], tmp_path / first, site, world.namespace, first) as one,
         off_by(shifts[second], tmp_path / second, site, world.namespace, second) as other,
     ):
-        until(lambda: "lease.taken" in one.log.read_text() + other.log.read_text(), "one leads")
+        until(lambda: "lease.taken" in one.log.read_text() + other.log.read_text(), "one leads", 60)
         leads, follows = (one, other) if "lease.taken" in one.log.read_text() else (other, one)
         world.pool(scheduleDeadlineSeconds=6, failedRetentionSeconds=300, idleTimeoutSeconds=300)
         world.worker("serves")

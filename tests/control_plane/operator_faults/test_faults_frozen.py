@@ -18,7 +18,7 @@ from control_plane.operator_runs.site import Site, World, until
 pytestmark = pytest.mark.control_plane
 
 #: Pairs of operators at work at the same time.
-PAIRS = 6
+PAIRS = 5
 #: Usual writes of each life, and some more.
 LIVES = {"idle": (IDLE, 24), "failed": (FAILED, 22)}
 #: A frozen one wakes after so many writes of the other: one of these.
@@ -51,7 +51,7 @@ class Pair:
         def one_leads() -> bool:
             return sum(self.leads(operator) for _, operator in self.members) == 1
 
-        until(one_leads, "one leads")
+        until(one_leads, "one leads", 90)  # all pairs begin at once
         return sorted(self.members, key=lambda member: not self.leads(member[1]))
 
 
@@ -73,7 +73,7 @@ def frozen_once(pair: Pair, world: World, life: Life, after: int) -> bool:
         until(lambda: len(other_proxy.applied(world.namespace)) >= lead or life.over(world), "the other acts", 60)
         leader.wake()
     proxy.strike_after(0, lambda: None)
-    life.ends(world)
+    life.ends(world, late_creations=True)
     return bool(frozen)
 
 
