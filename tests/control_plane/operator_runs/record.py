@@ -43,20 +43,41 @@ class Recorder:
                 group.create_task(self._watch(kind, path))
 
     async def _watch(self, kind: str, path: str) -> None:
-        # right after its CRD is established a kind may not be served yet
-        while (listed := await self._api.get(path)).status_code != httpx.codes.OK:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-        version = listed.json()["metadata"]["resourceVersion"]
+        version = (await self._list(path))["metadata"]["resourceVersion"]
         while True:
             query = {"watch": "1", "resourceVersion": version}
             with contextlib.suppress(httpx.TransportError):
                 async with self._api.stream("GET", path, params=query, timeout=None) as answer:
                     async for line in answer.aiter_lines():
                         event = json.loads(line)
-                        assert event["type"] != "ERROR", line
+                        if event["type"] == "ERROR":
+                            assert event["object"]["code"] == httpx.codes.GONE, line
+                            version = await self._catch_up(kind, path)
+                            break
                         version = event["object"]["metadata"]["resourceVersion"]
                         self._seen.append(Seen(int(version), kind, event["type"] == "DELETED", event["object"]))
             await asyncio.sleep(0.2)
+
+    async def _list(self, path: str) -> Json:
+        # right after its CRD is established a kind may not be served yet
+        while (listed := await self._api.get(path)).status_code != httpx.codes.OK:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        found: Json = listed.json()
+        return found
+
+    async def _catch_up(self, kind: str, path: str) -> str:
+        """Record how things are now: a definition that is applied anew makes watches begin anew."""
+        listed = await self._list(path)
+        version: str = listed["metadata"]["resourceVersion"]
+        last = {each.obj["metadata"]["uid"]: each for each in self._seen if each.kind == kind}
+        for obj in listed["items"]:
+            before = last.pop(obj["metadata"]["uid"], None)
+            if before is None or before.version < int(obj["metadata"]["resourceVersion"]):
+                self._seen.append(Seen(int(obj["metadata"]["resourceVersion"]), kind, False, obj))
+        for before in last.values():
+            if not before.gone:
+                self._seen.append(Seen(int(version), kind, True, before.obj))
+        return version
 
     def of(self, namespace: str, kind: str | None = None, name: str | None = None) -> list[Seen]:
         """What was seen in a namespace, in the order in which it was written."""
