@@ -44,6 +44,13 @@ class Seen:
         return rules_for(self.worker.spec, self.pool.spec if self.pool else _NO_POOL)
 
     @property
+    def charged_pod(self) -> PodView | None:
+        """The worker's pod, but for a gated one that was made anew by somebody who had not heard that it had one."""
+        charged = self.worker.status.get("podUID")
+        anew = self.pod is not None and charged and self.pod.uid != charged and self.pod.gated
+        return None if anew else self.pod
+
+    @property
     def entry(self) -> Entry | None:
         """The worker's reservation."""
         return self.pool.ledger.get(self.worker.uid) if self.pool else None

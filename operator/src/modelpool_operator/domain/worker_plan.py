@@ -95,7 +95,7 @@ def _plan_new(worker: WorkerView) -> Plan:
 
 
 def _spawning(seen: Seen, now: datetime) -> _Draft:
-    worker, pod = seen.worker, seen.pod
+    worker, pod = seen.worker, seen.charged_pod
     if leaving := _leaving(seen):
         return _Draft(moves=(_move(_S.EVICTING, *leaving, now),))
     if pod is None:
@@ -128,7 +128,7 @@ def _spawning(seen: Seen, now: datetime) -> _Draft:
 
 
 def _loading(seen: Seen, now: datetime) -> _Draft:
-    worker, pod = seen.worker, seen.pod
+    worker, pod = seen.worker, seen.charged_pod
     if draft := _stopped(seen, now):
         return draft
     if pod is None:
@@ -147,7 +147,7 @@ def _loading(seen: Seen, now: datetime) -> _Draft:
 
 
 def _serving(seen: Seen, now: datetime) -> _Draft:
-    worker, pod, rules = seen.worker, seen.pod, seen.rules
+    worker, pod, rules = seen.worker, seen.charged_pod, seen.rules
     if pod is None:
         if seen.entry is not None:
             return _Draft(actions=(AskPool(),))
@@ -264,7 +264,7 @@ def _leaving(seen: Seen) -> tuple[Reason, str] | None:
 
 def _stopped(seen: Seen, now: datetime) -> _Draft | None:
     """Handle what ends a worker whose container has started: its own word, a wish, a pod that goes or went away."""
-    pod = seen.pod
+    pod = seen.charged_pod
     if seen.pong is not None and seen.pong.state is _S.EVICTING and (moves := _from_pong(seen, now)):
         return _Draft(moves=moves, from_pong=True)
     if pod is None:
