@@ -67,8 +67,9 @@ class Scenario:
     kinds: frozenset[str] = frozenset()
     #: so many of them in one history
     troubles: int = 0
-    #: so many leaders are frozen in one history
+    #: so many leaders are frozen in one history, in any reconcile or only before they ask a worker to go
     frozen: int = 0
+    frozen_anywhere: bool = True
     #: so many requests are sent to one process
     requests: int = 0
     #: whose pods come to a node; the others' stay where the operator leaves them
@@ -96,10 +97,11 @@ class Scenario:
         """The next request is made, its answer is lost, or it is not made any more or only much later."""
         yield _go_on(name)
         turn = state.turns[name]
-        if isinstance(turn, worker_turn.Carrying) and isinstance(turn.todo[0], AskEvict):
+        asks = isinstance(turn, worker_turn.Carrying) and isinstance(turn.todo[0], AskEvict)
+        if asks:
             yield Edge(f"{name} goes on, the answer is lost", partial(_advance, name, True), False)
         yield Edge("the operator crashes", _crash, False)
-        if state.frozen < self.frozen and not name.startswith(_FROZEN):
+        if state.frozen < self.frozen and not name.startswith(_FROZEN) and (asks or self.frozen_anywhere):
             yield Edge(f"the operator freezes at {name or 'the pool'}", _freeze, False)
 
     def _likely(self, world: World, step: nodes.Step) -> bool:

@@ -69,7 +69,7 @@ def _process_steps(name: str, pod: PodView, process: Process) -> Iterator[tuple[
         yield "never loads", lambda there: _end(there, name, EXIT_NEVER_LOADS)
     ready = state in _SERVING and process.answers is PingOutcome.OK
     if pod.ready is not ready:
-        yield "probe", lambda there: there.change_pod(name, ready=ready)
+        yield "probe", lambda there: _probe(there, name, ready=ready)
     if state in _SERVING:
         yield "admit", lambda there: there.processes[uid].admit()
     if process.open:
@@ -138,6 +138,13 @@ def _end(world: World, name: str, code: int, reason: str = "Error", *, phase: st
 
 def _never_started(why: str) -> Container:
     return Container(False, None, 0, why, "", None)
+
+
+def _probe(world: World, name: str, *, ready: bool) -> None:
+    """The kubelet takes notice of whether the process calls itself ready."""
+    pod = world.change_pod(name, ready=ready)
+    if ready:
+        world.oracle.probed.add(pod.uid)
 
 
 def _lose_node(world: World, name: str) -> None:

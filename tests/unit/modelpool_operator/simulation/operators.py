@@ -142,6 +142,8 @@ class Operator:
         pod = self.pod_of(worker)
         process = world.processes.get(pod.uid) if pod else None
         outcome, pong = process.ping() if process else (PingOutcome.UNREACHABLE, None)
+        if process is not None:
+            world.oracle.process_moved(process)
         self.hear(worker.uid, outcome, pong, world.clock.seconds)
 
     def ask_to_go(self, world: World, worker: WorkerView, ask: AskEvict, *, lost: bool) -> bool:

@@ -12,6 +12,7 @@ from modelpool_operator.domain.admission import Admission
 from modelpool_operator.domain.objects import Amount, PoolView, WorkerView
 from modelpool_operator.domain.podview import PodView
 from modelpool_operator.domain.room import Candidate, plan_room
+from modelpool_worker.machine import Gauges
 
 if TYPE_CHECKING:
     from unit.modelpool_operator.simulation.process import Process
@@ -49,12 +50,15 @@ class Oracle:
     lifted: dict[str, str] = field(default_factory=dict)
     #: worker uid → why its process agreed to go without being forced
     agreed: dict[str, str] = field(default_factory=dict)
+    #: pods that the kubelet has called ready at some time; whether it still does may be known late
+    probed: set[str] = field(default_factory=set)
     #: pods whose gate somebody else took away: they run uncharged until the ledger is repaired
     smuggled: set[str] = field(default_factory=set)
 
     def copy(self) -> "Oracle":
         """Return one that remembers the same."""
-        return Oracle(dict(self.charged), set(self.released), dict(self.lifted), dict(self.agreed), set(self.smuggled))
+        sets = set(self.released), dict(self.lifted), dict(self.agreed), set(self.probed), set(self.smuggled)
+        return Oracle(dict(self.charged), *sets)
 
     def worker_written(self, before: WorkerView, after: WorkerView) -> None:
         """Judge a write to a ModelWorker's status: one legal move, told in the chain, the end's reason kept."""
@@ -73,6 +77,8 @@ class Oracle:
         _hold(len(chain) <= 20, f"{after.name}: {len(chain)} transitions")
         if start in ("Failed", "Dead"):
             _hold(old.get("reason") == new.get("reason"), f"{after.name}: {start} changed its reason")
+        if (start, to) == ("Loading", "Ready"):
+            _hold(new.get("podUID") in self.probed, f"{after.name}: Ready though the kubelet never said so")
         if start != to and to in ENDED and start not in ENDED and new.get("reason") in GENTLE:
             agreed = self.agreed.get(after.uid)
             _hold(agreed == new["reason"], f"{after.name}: {to} for {new['reason']} without having agreed ({agreed})")
@@ -124,6 +130,12 @@ class Oracle:
         _hold(process.open == 0, f"{left} with {process.open} requests open")
         _hold(unused >= unused_for, f"{left}, used {unused} s ago")
         self.agreed[worker_uid] = reason
+
+    def process_moved(self, process: "Process") -> None:
+        """Judge what a process says of itself: one chain of moves of the table."""
+        for move in process.machine.pong(Gauges(), 0.0).transitions:
+            told = str(move.from_state), str(move.to_state)
+            _hold(told[1] in MOVES[told[0]], f"{process.pod_uid}: {told[0]} → {told[1]} is not in the table")
 
     def look(self, workers: Iterable[WorkerView], pods: Sequence[PodView], pool: PoolView | None) -> None:
         """Judge a state as it stands: nothing runs uncharged, and who is Dead runs nothing."""
