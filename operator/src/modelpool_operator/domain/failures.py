@@ -17,11 +17,11 @@ from modelpool_operator.domain.rules import Rules
 #: The kubelet itself will not try these again, or trying again cannot help.
 _HOPELESS_IMAGE: Final = frozenset({"InvalidImageName", "ErrImageNeverPull"})
 _IMAGE: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"})
+_CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 #: What the operator asks processes to leave for.
 _AGREED: Final = frozenset(
     {Reason.IDLE_EVICTION, Reason.ROOM_EVICTION, Reason.POOL_DRAIN, Reason.SHUTDOWN, Reason.DELETED}
 )
-_CONFIG: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def pod_failed(pod: PodView) -> Failure:
 
 def agreed_exit(pod: PodView) -> tuple[Reason, str] | None:
     """Return why a process left that ended as it had agreed to: its last word, whoever asked and may not have heard."""
-    ended = pod.container.last if pod.container and not pod.container.running else None
+    ended = _final_end(pod)
     if ended is None or ended.exit_code != EXIT_EVICTED or ended.message not in _AGREED:
         return None
     return Reason(ended.message), "the worker has ended as it was asked to"
@@ -111,7 +111,7 @@ def agreed_exit(pod: PodView) -> tuple[Reason, str] | None:
 
 def unexpected_exit(pod: PodView) -> Failure | None:
     """Describe an exit 0 that nobody asked for; None where the container did not end with 0."""
-    ended = pod.container.last if pod.container and not pod.container.running else None
+    ended = _final_end(pod)
     if pod.phase == "Succeeded" or (ended is not None and ended.exit_code == EXIT_EVICTED):
         why = "the process ended with exit code 0 though nobody had told it to stop"
         return _ended(Reason.EXITED_UNEXPECTEDLY, ended, why) if ended else Failure(Reason.EXITED_UNEXPECTEDLY, why)
@@ -136,6 +136,11 @@ def describe_end(ended: Termination) -> Failure:
     """Describe one end of the container that is not yet a failure of the worker."""
     reason = Reason.OOM_KILLED if ended.reason == "OOMKilled" else Reason.CONTAINER_RESTARTED
     return _ended(reason, ended, "the container ended and is started again")
+
+
+def _final_end(pod: PodView) -> Termination | None:
+    """Return how the container ended last, where it does not run again."""
+    return pod.container.last if pod.container and not pod.container.running else None
 
 
 def _ended(reason: Reason, ended: Termination, why: str) -> Failure:

@@ -1,7 +1,6 @@
 """Events on ModelWorkers and ModelPools: one for each lifecycle move, none for load."""
 
 import asyncio
-import zlib
 from datetime import datetime
 from typing import Any, Final
 
@@ -83,7 +82,7 @@ class EventRecorder:
                 "uid": uid,
             },
         }
-        queue = self._queues[zlib.crc32(uid.encode()) % _WRITERS]
+        queue = self._queues[hash(uid) % _WRITERS]
         try:
             queue.put_nowait((key, body))
         except asyncio.QueueFull:

@@ -49,8 +49,9 @@ class ObjectCache(Generic[V]):
         """Return the objects of one group as last seen."""
         return list(self._groups.get(group, {}).values())
 
-    def view(self, obj: dict[str, Any]) -> V:
-        """Return what an object reads as; one that is held in this very version is not parsed again."""
+    def take(self, obj: dict[str, Any], *, tell: bool = True) -> V:
+        """Observe an object and return what it reads as; one that is held in this very version is not parsed again."""
+        self.observe(obj, tell=tell)
         meta = obj["metadata"]
         known, version = self._items.get((meta["namespace"], meta["name"])), _version(obj)
         same = known is not None and (known[0], known[1]) == (meta["uid"], version) and version != 0

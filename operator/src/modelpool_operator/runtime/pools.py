@@ -136,8 +136,7 @@ class PoolReconciler:
         if patch is not None:
             body = {"metadata": {"resourceVersion": pool.resource_version}, "status": patch}
             obj = await self._client.patch(paths.pools(pool.namespace, pool.name, "status"), body)
-            self._knowledge.pools.observe(obj)
-            pool = self._knowledge.pools.view(obj)
+            pool = self._knowledge.pools.take(obj)
         self._after(pool, change, began)
         self._say({**decided.refusals, **refused}, waiting, [*decided.victims, *admission.shrink(pool, holders)], pool)
         if pool.deleting and not pool.ledger and names.POOL_FINALIZER in pool.finalizers:
@@ -228,8 +227,7 @@ class PoolReconciler:
             pod = await self._read_pod((worker.namespace, worker.pod_name))
             mine = pod is not None and pod.owner_uid == worker.uid and pod.gated and not pod.deleting
             return pod if mine else None
-        self._knowledge.pods.observe(obj, tell=False)
-        return self._knowledge.pods.view(obj)
+        return self._knowledge.pods.take(obj, tell=False)
 
     def _after(self, pool: PoolView, change: LedgerChange, began: float) -> None:
         """Count, log, and wake the workers that the write concerns."""
@@ -305,8 +303,7 @@ class PoolReconciler:
     async def _patch_finalizers(self, pool: PoolView, finalizers: list[str]) -> PoolView:
         body = {"metadata": {"uid": pool.uid, "resourceVersion": pool.resource_version, "finalizers": finalizers}}
         obj = await self._client.patch(paths.pools(pool.namespace, pool.name), body)
-        self._knowledge.pools.observe(obj)
-        return self._knowledge.pools.view(obj)
+        return self._knowledge.pools.take(obj)
 
     async def _read(self, key: Key) -> PoolView | None:
         try:
@@ -314,8 +311,7 @@ class PoolReconciler:
         except NotFoundError:
             self._knowledge.pools.forget(key)
             return None
-        self._knowledge.pools.observe(obj)
-        return self._knowledge.pools.view(obj)
+        return self._knowledge.pools.take(obj)
 
     async def _read_pod(self, key: Key) -> PodView | None:
         try:
@@ -323,5 +319,4 @@ class PoolReconciler:
         except NotFoundError:
             self._knowledge.pods.forget(key)
             return None
-        self._knowledge.pods.observe(obj, tell=False)
-        return self._knowledge.pods.view(obj)
+        return self._knowledge.pods.take(obj, tell=False)

@@ -113,8 +113,7 @@ class WorkerReconciler:
             if known is not None and self._knowledge.workers.forget(key, known.uid):
                 self.forget(known)
             return None
-        self._knowledge.workers.observe(obj)
-        worker = self._knowledge.workers.view(obj)
+        worker = self._knowledge.workers.take(obj)
         await self._read_pod(worker)
         pool = (worker.namespace, worker.spec.pool)
         try:
@@ -340,8 +339,7 @@ class WorkerReconciler:
             body["status"] = status
         path = paths.workers(worker.namespace, worker.name, None if status is None else "status")
         obj = await self._client.patch(path, body)
-        self._knowledge.workers.observe(obj)
-        return self._knowledge.workers.view(obj)
+        return self._knowledge.workers.take(obj)
 
     def _watch_process(self, worker: WorkerView) -> None:
         """Ping a worker while a process of its runs; stop when it has ended."""

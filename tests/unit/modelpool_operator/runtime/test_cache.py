@@ -134,5 +134,5 @@ def test_what_is_held_in_the_very_version_is_not_parsed_again(asked, parsed):
     calls: list[str] = []
     cache = ObjectCache(lambda obj: calls.append(obj["metadata"]["uid"]) or obj["metadata"]["resourceVersion"])
     cache.observe(seen(10))
-    assert cache.view(asked) == asked["metadata"]["resourceVersion"]
+    assert cache.take(asked) == asked["metadata"]["resourceVersion"]
     assert len(calls) == parsed
