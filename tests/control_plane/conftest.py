@@ -94,6 +94,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="module", autouse=True)
+def swept(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module leaves on the operators' control plane is gone before the next one begins."""
+    yield
+    if any("site" in item.fixturenames for item in request.session.items if item.module is request.module):
+        request.getfixturevalue("site").sweep()
+
+
 @pytest.fixture
 def world(site: Site) -> Iterator[World]:
     """A fresh namespace on the operators' control plane; it is deleted afterwards, without waiting for its end."""

@@ -132,9 +132,9 @@ def ask_for_text(client: openai.OpenAI, url: str) -> None:
 
 
 def ask_for_much_text(client: openai.OpenAI, url: str) -> None:
-    prompts = [f"the {number}" for number in range(16)]
-    answer = client.completions.create(model=MODEL, prompt=prompts, n=2, max_tokens=400, temperature=1, seed=1)
-    assert len(answer.choices) == 32
+    prompts = [f"the {number}" for number in range(64)]
+    answer = client.completions.create(model=MODEL, prompt=prompts, n=4, max_tokens=400, temperature=1, seed=1)
+    assert len(answer.choices) == 256
 
 
 def ask_for_vectors_of_images(client: openai.OpenAI, url: str) -> None:
@@ -180,9 +180,9 @@ def ask_much_about_an_image(client: openai.OpenAI, url: str) -> None:
     parts = [{"type": "image_url", "image_url": {"url": data_url(picture(1))}}]
     messages: Any = [{"role": "user", "content": parts}]
     answer = client.chat.completions.create(
-        model=MODEL, messages=messages, n=4, max_tokens=400, temperature=1.5, seed=1
+        model=MODEL, messages=messages, n=8, max_tokens=400, temperature=1.5, seed=1
     )
-    assert len(answer.choices) == 4
+    assert len(answer.choices) == 8
 
 
 def ask_for_images(client: openai.OpenAI, url: str) -> None:
@@ -200,9 +200,9 @@ def ask_for_images(client: openai.OpenAI, url: str) -> None:
 
 
 def ask_for_fine_images(client: openai.OpenAI, url: str) -> None:
-    extra = {"seed": 1, "num_inference_steps": 60}
-    answer = client.images.generate(model=MODEL, prompt="a house", n=2, size="64x64", extra_body=extra)
-    assert len(answer.data) == 2
+    extra = {"seed": 1, "num_inference_steps": 100}
+    answer = client.images.generate(model=MODEL, prompt="a house", n=4, size="64x64", extra_body=extra)
+    assert len(answer.data) == 4
 
 
 CASES = (

@@ -16,7 +16,8 @@ from e2e.watchers import POOLS
 
 pytestmark = pytest.mark.e2e
 
-IDLE, EVICT = 2, 4
+#: Shorter than the long requests take on a fast machine, with room.
+IDLE, EVICT = 1, 2
 
 
 @pytest.fixture(scope="module")

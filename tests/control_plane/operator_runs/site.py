@@ -1,6 +1,7 @@
 """A control plane with a played node and an observer, and a namespace of it for one test."""
 
 import asyncio
+import contextlib
 import ssl
 import threading
 import time
@@ -203,6 +204,29 @@ class Site:
         name = f"t-{uuid.uuid4().hex[:8]}"
         client.CoreV1Api(self.api).create_namespace({"metadata": {"name": name}})
         return World(self.api, self.kubelet, self.recorder, name)
+
+    def sweep(self) -> None:
+        """End all worlds, with all that waits in them for an operator: the next one would have to look after it."""
+        core, objects = client.CoreV1Api(self.api), client.CustomObjectsApi(self.api)
+        for plural in (names.MODEL_WORKERS, names.MODEL_POOLS):
+            found = objects.list_cluster_custom_object(names.GROUP, names.VERSION, plural)["items"]
+            for world in {each["metadata"]["namespace"] for each in found}:
+                objects.delete_collection_namespaced_custom_object(names.GROUP, names.VERSION, world, plural)
+            for each in found:
+                meta = each["metadata"]
+                if meta.get("finalizers"):
+                    where = (names.GROUP, names.VERSION, meta["namespace"], plural, meta["name"])
+                    change = {"metadata": {"finalizers": None}}
+                    objects.patch_namespaced_custom_object(*where, change, _content_type=MERGE)
+        for pod in core.list_pod_for_all_namespaces().items:
+            where = (pod.metadata.name, pod.metadata.namespace)
+            with contextlib.suppress(client.ApiException):  # its node has said at this moment that it is gone
+                if pod.metadata.finalizers:
+                    core.patch_namespaced_pod(*where, {"metadata": {"finalizers": None}})
+                core.delete_namespaced_pod(*where, grace_period_seconds=0)
+        for home in core.list_namespace().items:
+            if home.metadata.name.startswith("t-") and not home.metadata.deletion_timestamp:
+                core.delete_namespace(home.metadata.name)
 
 
 def install(api: client.ApiClient) -> None:
