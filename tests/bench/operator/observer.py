@@ -66,7 +66,7 @@ class Observer:
         uid, labels = meta["uid"], meta["labels"]
         ip = pod.get("status", {}).get("podIP", "")
         if kind == "DELETED":
-            self._stand_ins.end(self._pods.pop(uid, ip))
+            self._stand_ins.end(self._pods.pop(uid, ip), labels[names.LABEL_WORKER_UID])
         else:
             self.pod_seen.setdefault(labels[names.LABEL_WORKER], time.monotonic())
             if self._pods.get(uid, "") != ip:

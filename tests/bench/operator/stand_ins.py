@@ -43,14 +43,17 @@ class StandIns:
             worker_id=worker_id, boot_id=uuid.uuid4().hex, idle_timeout=_IDLE_SECONDS, clock=time.monotonic
         )
         token = BearerToken(token_file, time.monotonic)
+        if (before := self.machines.get(ip)) is not None:
+            before.close()
         self.machines[ip] = machine
         self._apps[ip] = create_app(machine, token, gauges=lambda: Gauges(device="cpu"), wall_clock=lambda: 0.0)
         machine.fire(WorkerEvent.LOADED, "ModelLoaded")
 
-    def end(self, ip: str) -> None:
-        """The pod at this address is gone."""
-        self._apps.pop(ip, None)
-        if (machine := self.machines.pop(ip, None)) is not None:
+    def end(self, ip: str, worker_id: str) -> None:
+        """The worker's pod at this address is gone; another may have the address already."""
+        machine = self.machines.get(ip)
+        if machine is not None and machine.worker_id == worker_id:
+            del self._apps[ip], self.machines[ip]
             machine.close()
 
     def all(self, do: Callable[[Machine], object]) -> None:
@@ -89,8 +92,8 @@ async def serving(nodes: int) -> AsyncIterator[StandIns]:
             yield stand_ins
         finally:
             ticking.cancel()
-            for ip in list(stand_ins.machines):
-                stand_ins.end(ip)
+            for machine in stand_ins.machines.values():
+                machine.close()
             server.should_exit = server.force_exit = True
             await running
 

@@ -46,7 +46,7 @@ class Controller:
         self._client = client
         self._settings = settings
         self._metrics = metrics
-        self._queue: KeyedQueue[Task] = KeyedQueue()
+        self._queue: KeyedQueue[Task] = KeyedQueue(urgent=self._begins)
         self._worker_client = WorkerClient()
         self.knowledge = Knowledge()
         self._listed = False
@@ -221,6 +221,13 @@ class Controller:
             if self._stood_by:  # nobody was pinged meanwhile
                 self._stood_by = False
                 self._everything()
+
+    def _begins(self, task: Task) -> bool:
+        """Whether this is on the way to a pod: a pool makes them, for workers that have been accepted."""
+        if task[0] == "pool":
+            return True
+        worker = self.knowledge.workers.get((task[1], task[2]))
+        return worker is not None and worker.state is None
 
     def _everything(self) -> None:
         for worker in self.knowledge.workers.values():

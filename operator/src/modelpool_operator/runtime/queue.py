@@ -11,20 +11,33 @@ K = TypeVar("K", bound=Hashable)
 
 _BASE_SECONDS: Final = 0.25
 _MAX_SECONDS: Final = 60.0
+#: While both lanes wait, one key of so many comes from the ordinary one; of fewer once that has waited for so long.
+_ORDINARY_TURN: Final = 16
+_LATE_TURN: Final = 2
+_LATE_SECONDS: Final = 10.0
 
 
 class KeyedQueue(Generic[K]):
     """Deduplicated work, level-triggered.
 
     A key added while it is being worked on is worked on once more afterwards; added ten times, still once.
+    Urgent keys are served before the others, which keep a turn of their own. It matters only to a crowd: the time of
+    what begins (scheduling, an image, a model to load) then passes beside the work for the rest.
     """
 
     def __init__(
-        self, monotonic: Callable[[], float] = time.monotonic, jitter: Callable[[], float] = random.random
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        urgent: Callable[[K], bool] = lambda _: False,
     ) -> None:
         self._monotonic = monotonic
         self._jitter = jitter
-        self._ready: dict[K, None] = {}  # insertion order is the order of service
+        self._is_urgent = urgent
+        # insertion order is the order of service
+        self._urgent: dict[K, float] = {}
+        self._ordinary: dict[K, float] = {}
+        self._since_ordinary = 0
         self._active: set[K] = set()
         self._again: set[K] = set()
         self._later: list[tuple[float, int, K]] = []
@@ -36,16 +49,16 @@ class KeyedQueue(Generic[K]):
 
     def __len__(self) -> int:
         """How many keys wait to be worked on now."""
-        return len(self._ready)
+        return len(self._urgent) + len(self._ordinary)
 
     def add(self, key: K) -> None:
         """Have the key worked on as soon as possible."""
         if key in self._active:
             self._again.add(key)
-        elif key not in self._ready:
-            if not self._ready and not self._active:
+        elif key not in self._urgent and key not in self._ordinary:
+            if not len(self) and not self._active:
                 self.last_progress = self._monotonic()  # a rest is not a stall
-            self._ready[key] = None
+            (self._urgent if self._is_urgent(key) else self._ordinary)[key] = self._monotonic()
             self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -84,9 +97,8 @@ class KeyedQueue(Generic[K]):
         """Return the next key; it is ours until ``done``."""
         while True:
             self._promote()
-            if self._ready:
-                key = next(iter(self._ready))
-                del self._ready[key]
+            if len(self):
+                key = self._next()
                 self._active.add(key)
                 return key
             self._wake.clear()
@@ -106,9 +118,22 @@ class KeyedQueue(Generic[K]):
 
     def stalled_for(self) -> float:
         """Return for how many seconds keys have waited without any being finished; 0 while there is nothing to do."""
-        if not self._ready and not self._active:
+        if not len(self) and not self._active:
             return 0.0
         return self._monotonic() - self.last_progress
+
+    def _next(self) -> K:
+        lane = self._urgent if self._urgent and not self._ordinary_due() else self._ordinary
+        self._since_ordinary = self._since_ordinary + 1 if lane is self._urgent else 0
+        key = next(iter(lane))
+        del lane[key]
+        return key
+
+    def _ordinary_due(self) -> bool:
+        if not self._ordinary:
+            return False
+        late = self._monotonic() - next(iter(self._ordinary.values())) > _LATE_SECONDS
+        return self._since_ordinary + 1 >= (_LATE_TURN if late else _ORDINARY_TURN)
 
     def _promote(self) -> None:
         now = self._monotonic()

@@ -148,6 +148,42 @@ def test_deadlines_that_sooner_ones_replace_are_not_kept():
         queue.add_after("w", 0.25)
         clock[0] += 0.3
         queue._promote()
-        queue._ready.clear()
+        queue._ordinary.clear()
 
     assert len(queue._later) < 200
+
+
+@pytest.fixture
+def lanes(clock: Clock) -> KeyedQueue[str]:
+    """Keys that begin with u are urgent."""
+    return KeyedQueue(clock, jitter=lambda: 0.5, urgent=lambda key: key.startswith("u"))
+
+
+async def served(queue: KeyedQueue[str], count: int) -> str:
+    """The lanes of so many keys, in the order in which they are served."""
+    return "".join([(await queue.get())[0] for _ in range(count)])
+
+
+async def test_urgent_keys_go_first_and_the_others_have_every_sixteenth_turn(lanes):
+    for number in range(40):
+        lanes.add(f"o{number}")
+        lanes.add(f"u{number}")
+    assert await served(lanes, 48) == ("u" * 15 + "o") * 2 + "u" * 10 + "o" * 6
+
+
+async def test_a_flood_of_urgent_keys_takes_half_of_the_turns_from_those_who_have_waited_long(lanes, clock):
+    """Nobody can keep the others' work off by making workers for ever."""
+    for number in range(40):
+        lanes.add(f"o{number}")
+        lanes.add(f"u{number}")
+    clock.now += 10.1
+    assert await served(lanes, 8) == "uo" * 4
+
+
+async def test_a_key_waits_in_one_lane_only():
+    urgent = {"a"}
+    queue = KeyedQueue(urgent=lambda key: key in urgent)
+    queue.add("a")
+    urgent.clear()
+    queue.add("a")
+    assert len(queue) == 1
