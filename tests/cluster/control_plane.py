@@ -151,7 +151,8 @@ class ControlPlane:
             policy = self.state_dir / "audit-policy.yaml"
             policy.write_text(AUDIT_POLICY)
             command += [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}", "--audit-log-mode=batch"]
-        self.processes.start("kube-apiserver", command)
+        # a heap of some hundred MiB is cheap, collecting it all the time on two CPUs is not
+        self.processes.start("kube-apiserver", command, env={"GOGC": "400"})
 
     def _start_kwok(self, bin_dir: Path) -> None:
         stages = Path(__file__).parent / "kwok-stages.yaml"

@@ -36,8 +36,12 @@ def worker_conditions(
     health: HealthStatus,
     failed: bool,
     service_taken: bool = False,
+    shown: Iterable[Mapping[str, Any]] = (),
 ) -> list[Condition]:
-    """Return the conditions; ``quota`` is why there is no reservation, ``failed`` whether the worker ever failed."""
+    """Return the conditions; ``quota`` is why there is no reservation, ``failed`` whether the worker ever failed.
+
+    ``shown`` are those that status has: what was found out about its health holds until this operator knows better.
+    """
     serving = state in FLIP_STATES
     found = [Condition("Ready", serving, reason or str(state), message)]
     never = quota is not None and quota[0] in (Reason.EXCEEDS_POOL, Reason.CONFIG)
@@ -50,14 +54,25 @@ def worker_conditions(
     found.append(_scheduled(pod, state))
     found.append(Condition("ModelLoaded", serving, "ModelLoaded" if serving else str(state)))
     if serving:
-        healthy = {HealthStatus.HEALTHY: True, HealthStatus.SUSPECT: True, HealthStatus.UNHEALTHY: False}.get(health)
-        found.append(Condition("Healthy", healthy, str(health)))
+        found.append(_healthy(health if health is not HealthStatus.UNKNOWN else _shown_health(shown)))
     else:
         found.append(Condition("Healthy", False, str(state), "the worker does not serve"))
     if service_taken:  # there only while it is so
         taken = "a Service of the worker's name that is not ours stands in the way; rename one, or set service: false"
         found.append(Condition("ServiceReady", False, "ServiceNameTaken", taken))
     return found
+
+
+def _healthy(health: HealthStatus) -> Condition:
+    true = {HealthStatus.HEALTHY: True, HealthStatus.SUSPECT: True, HealthStatus.UNHEALTHY: False}.get(health)
+    return Condition("Healthy", true, str(health))
+
+
+def _shown_health(shown: Iterable[Mapping[str, Any]]) -> HealthStatus:
+    for condition in shown:
+        if condition["type"] == "Healthy" and condition["reason"] in list(HealthStatus):
+            return HealthStatus(condition["reason"])
+    return HealthStatus.UNKNOWN
 
 
 def _quota(state: WorkerState, charged: bool, quota: tuple[Reason, str] | None) -> Condition:

@@ -37,6 +37,8 @@ class Seen:
     deaf: bool = False
     #: a Service of its name is there and belongs to somebody else
     service_taken: bool = False
+    #: a Service of its name is there and is its own
+    service_made: bool = False
 
     @cached_property
     def rules(self) -> Rules:

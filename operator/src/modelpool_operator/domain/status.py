@@ -27,6 +27,7 @@ def status_fields(
     quota: tuple[Reason, str] | None,
     health: HealthStatus,
     service_taken: bool,
+    service_made: bool,
     moves: Sequence[Move],
     failure: Failure | None,
     waiting: tuple[str, str] | None,
@@ -65,11 +66,16 @@ def status_fields(
             health=health,
             failed=failed,
             service_taken=service_taken,
+            shown=worker.status.get("conditions") or (),
         ),
         generation=worker.generation,
         now=now,
     )
-    return _differing(worker.status, wanted)
+    found = _differing(worker.status, wanted)
+    # nobody uses the address before the container runs: until then it goes along with what is written anyway
+    if service_made and not worker.status.get("endpoint") and (found or state is not _S.SPAWNING):
+        found["endpoint"] = endpoint(worker)
+    return found
 
 
 def status_gauges(worker: WorkerView, pong: Pong | None, now: datetime) -> dict[str, Any]:

@@ -34,6 +34,9 @@ from modelpool_operator.domain.transitions import Move
 _S = WorkerState
 #: Seconds that a process which no longer answers gets between SIGTERM and SIGKILL.
 _KILL_GRACE: Final = 5
+_TO_SCHEDULER: Final = "the reservation is made; the pod waits for the scheduler"
+#: Waiting for these is nobody's fault; past the deadline it has a name of its own.
+_WAITS: Final = (Reason.POD_PENDING, Reason.QUOTA_RESERVED)
 
 
 @dataclass
@@ -73,6 +76,7 @@ def plan_worker(seen: Seen, now: datetime) -> Plan:
             quota=seen.refusal,
             health=seen.health_status,
             service_taken=seen.service_taken,
+            service_made=seen.service_made,
             moves=draft.moves,
             failure=draft.failure,
             waiting=draft.waiting,
@@ -110,7 +114,7 @@ def _spawning(seen: Seen, now: datetime) -> _Draft:
             return _Draft(actions=_ask(seen), waiting=seen.refusal)
         return _Draft(
             actions=(LiftGate(pod.uid, pod.resource_version),),
-            waiting=(Reason.QUOTA_RESERVED, "the reservation is made; the pod goes to the scheduler"),
+            waiting=(Reason.QUOTA_RESERVED, _TO_SCHEDULER),
         )
     if failure := failures.hopeless_start(pod):
         return _fail(failure, now)
@@ -121,9 +125,11 @@ def _spawning(seen: Seen, now: datetime) -> _Draft:
         )
     reason, sentence = failures.waiting_reason(pod)
     deadline = (pod.gate_lifted or worker.since or now) + timedelta(seconds=seen.rules.schedule_deadline)
+    if reason is Reason.POD_PENDING and not pod.scheduled:
+        reason, sentence = Reason.QUOTA_RESERVED, _TO_SCHEDULER  # said already: not worth a write of its own
     if now >= deadline:
         late = f"not started within the schedule deadline of {seen.rules.schedule_deadline:.0f} s: {sentence}"
-        return _fail(Failure(Reason.SCHEDULE_DEADLINE if reason is Reason.POD_PENDING else reason, late), now)
+        return _fail(Failure(Reason.SCHEDULE_DEADLINE if reason in _WAITS else reason, late), now)
     return _Draft(waiting=(reason, sentence), deadlines=(deadline,))
 
 
@@ -302,8 +308,10 @@ def _ask(seen: Seen) -> tuple[Action, ...]:
 
 
 def _service(seen: Seen) -> list[Action]:
-    wanted = seen.worker.spec.service and not seen.worker.status.get("endpoint")
-    return [EnsureService()] if wanted and not seen.worker.deleting else []
+    worker = seen.worker
+    wanted = worker.spec.service and not worker.status.get("endpoint") and not seen.service_made
+    waits = worker.state is _S.SPAWNING and (seen.charged_pod is None or seen.entry is None)
+    return [EnsureService()] if wanted and not waits and not worker.deleting else []
 
 
 def _fail(failure: Failure, now: datetime) -> _Draft:

@@ -35,6 +35,8 @@ class Knowledge:
     deaf: set[str] = field(default_factory=set)
     #: workers whose Service's name belongs to somebody else's Service
     service_taken: set[str] = field(default_factory=set)
+    #: workers whose Service is there; their status says so with its next write
+    service_made: set[str] = field(default_factory=set)
     monotonic: Callable[[], float] = time.monotonic
 
     @property
@@ -82,6 +84,7 @@ class Knowledge:
             room_wanted=self.room_wanted.get(worker.uid),
             deaf=worker.uid in self.deaf,
             service_taken=worker.uid in self.service_taken,
+            service_made=worker.uid in self.service_made,
         )
 
     def pong_now(self, uid: str) -> Pong | None:
@@ -101,6 +104,7 @@ class Knowledge:
             table.pop(uid, None)
         self.deaf.discard(uid)
         self.service_taken.discard(uid)
+        self.service_made.discard(uid)
 
 
 #: Server-side filter of the pods that are ours.

@@ -16,7 +16,6 @@ from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.pods import build_service
 from modelpool_operator.domain.podview import PodView, format_time
 from modelpool_operator.domain.seen import Seen
-from modelpool_operator.domain.status import endpoint
 from modelpool_operator.domain.transitions import Move, appended, is_flip
 from modelpool_operator.domain.worker_plan import plan_worker
 from modelpool_operator.kube import paths
@@ -66,7 +65,6 @@ class WorkerReconciler:
         self._monotonic = monotonic
         self._flipped: dict[str, float] = {}
         self._gauged: dict[str, float] = {}
-        #: workers that were told of a foreign Service of their name
 
     async def reconcile(self, key: Key) -> None:
         """Bring one worker as far as it can go now."""
@@ -312,7 +310,8 @@ class WorkerReconciler:
         owners = made["metadata"].get("ownerReferences") or ()
         if any(owner["uid"] == worker.uid for owner in owners):
             self._knowledge.service_taken.discard(worker.uid)
-            return await self._patch(worker, {}, status={"endpoint": endpoint(worker)}), True
+            self._knowledge.service_made.add(worker.uid)
+            return worker, True
         self._again(worker.key, 30.0)
         note = f"a Service {worker.name} that is not ours stands in the way; rename one, or set spec.service: false"
         if worker.uid not in self._knowledge.service_taken:

@@ -87,6 +87,29 @@ def test_healthy_is_unknown_until_a_ping_has_been_made(state, health, expected):
     assert shown(state, health=health)["Healthy"][0] is expected
 
 
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [("Healthy", True), ("Suspect", True), ("Unhealthy", False), ("Loading", None), (None, None)],
+    ids=str,
+)
+def test_what_status_says_of_the_health_holds_until_this_operator_knows_better(reason, kept):
+    """Else a restarted operator would write twice for each of a thousand workers, to say the same in the end."""
+    before = [{"type": "Healthy", "reason": reason}] if reason else []
+    found = worker_conditions(
+        _S.READY,
+        "Why",
+        "because",
+        charged=True,
+        quota=None,
+        pod=None,
+        health=HealthStatus.UNKNOWN,
+        failed=False,
+        shown=[{"type": "Ready", "reason": "ModelLoaded"}, *before],
+    )
+    (health,) = [each for each in found if each.type == "Healthy"]
+    assert health.true is kept
+
+
 def test_a_condition_keeps_its_time_while_its_status_stays():
     first = merged(
         (), [Condition("Ready", False, "Loading"), Condition("Healthy", None, "Unknown")], generation=1, now=NOW

@@ -1,5 +1,6 @@
 """What is decided for one worker, state by state: what is seen on the left, what follows on the right."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -146,7 +147,7 @@ def test_before_the_gate_is_lifted_status_says_which_pod_was_charged():
 
 
 WAITS = [
-    pytest.param(pod(scheduled=False, phase="Pending", lifted=0), "PodPending", id="scheduler"),
+    pytest.param(pod(scheduled=False, phase="Pending", lifted=0), "QuotaReserved", id="scheduler"),
     pytest.param(
         pod(scheduled=False, phase="Pending", lifted=0, conditions=(UNSCHEDULABLE,)), "Unschedulable", id="no-node"
     ),
@@ -172,7 +173,7 @@ def test_spawning_says_what_it_waits_for_and_fails_with_that_reason_at_its_deadl
     assert early.moves == ()
     assert (early.fields["reason"], early.wake_after) == (reason, 1.0)
     (move,) = late.moves
-    final = "ScheduleDeadlineExceeded" if reason == "PodPending" else reason
+    final = "ScheduleDeadlineExceeded" if reason in ("PodPending", "QuotaReserved") else reason
     assert (move.to, move.reason) == (_S.FAILED, final)
     assert "60 s" in move.message
     assert late.fields["lastFailure"]["reason"] == final
@@ -635,7 +636,22 @@ def test_a_live_worker_that_lost_its_finalizer_gets_it_back(state):
 )
 def test_a_worker_gets_a_service_of_its_name_unless_it_wants_none(spec, actions):
     of = worker(_S.SPAWNING, status={"endpoint": None}, **spec)
-    check(seen(of, pool=pool(), quota=WAITING), [], actions)
+    check(spawning(of, pod=GATED), [], ["LiftGate", *actions])
+
+
+def test_a_worker_that_waits_for_its_reservation_has_no_service_yet():
+    of = worker(_S.SPAWNING, status={"endpoint": None})
+    check(seen(of, pool=pool(), quota=WAITING), [], [])
+
+
+def test_the_service_is_told_with_the_next_write_and_by_itself_only_once_the_container_runs():
+    waits = spawning(worker(_S.SPAWNING, status={"endpoint": None}), pod=pod(scheduled=False, lifted=0))
+    told = plan_worker(replace(waits, service_made=True), NOW)
+    assert told.fields["endpoint"].endswith(":8080")
+    after = worker(_S.SPAWNING, status={"endpoint": None, **{k: v for k, v in told.fields.items() if k != "endpoint"}})
+    assert plan_worker(replace(waits, worker=after, service_made=True), NOW).fields == {}
+    runs = loading(worker(_S.LOADING, status={"endpoint": None}))
+    assert plan_worker(replace(runs, service_made=True), NOW).fields["endpoint"] == told.fields["endpoint"]
 
 
 def test_without_a_service_the_endpoint_is_the_pods_address():

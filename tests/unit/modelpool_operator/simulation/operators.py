@@ -29,6 +29,7 @@ class Operator:
     quota: dict[str, tuple[Reason, str]] = field(default_factory=dict)
     room_wanted: dict[str, Reason] = field(default_factory=dict)
     deaf: frozenset[str] = frozenset()
+    service_made: frozenset[str] = frozenset()
     watched: frozenset[str] = frozenset()
     #: whether the write budget allows flips of load now
     may_flip: bool = True
@@ -44,6 +45,7 @@ class Operator:
             self.pool,
             *(dict(table) for table in tables),  # type: ignore[arg-type]
             self.deaf,
+            self.service_made,
             self.watched,
             self.may_flip,
             self.tells,
@@ -74,6 +76,7 @@ class Operator:
             cut_off=record.misses > 0 and self.cut_off(),
             room_wanted=self.room_wanted.get(worker.uid),
             deaf=worker.uid in self.deaf,
+            service_made=worker.uid in self.service_made,
         )
 
     def cut_off(self) -> bool:
@@ -108,6 +111,7 @@ class Operator:
             self.quota.pop(known.uid, None)
             self.room_wanted.pop(known.uid, None)
             self.deaf -= {known.uid}
+            self.service_made -= {known.uid}
         if here is not None:
             self.workers[name] = here
 

@@ -71,10 +71,10 @@ def case(name: str, least: int, begin: Any, *, deep: bool = False, **limits: Any
 
 
 CASES: Final = [
-    case("two-new-and-a-frozen-leader", 6000, two_new, frozen=1, scheduled=""),
-    case("two-new-and-strangers", 4000, two_new, kinds=STRANGERS, troubles=1, scheduled=""),
-    case("two-new-and-users", 7000, two_new, kinds=USERS, troubles=1, scheduled=""),
-    case("two-new-and-their-pool", 12000, two_new, kinds=POOL, troubles=1, scheduled=""),
+    case("two-new-and-a-frozen-leader", 2000, two_new, frozen=1, scheduled=""),
+    case("two-new-and-strangers", 1500, two_new, kinds=STRANGERS, troubles=1, scheduled=""),
+    case("two-new-and-users", 2500, two_new, kinds=USERS, troubles=1, scheduled=""),
+    case("two-new-and-their-pool", 4000, two_new, kinds=POOL, troubles=1, scheduled=""),
     case("one-new-lost-and-a-frozen-leader", 1000, one_new, kinds=LOST, troubles=1, frozen=1, scheduled=""),
     case("one-serves-requests", 24000, one_serves, requests=1, frozen=1, frozen_anywhere=False),
     case("one-serves-and-a-frozen-leader", 10000, one_serves, frozen=1),

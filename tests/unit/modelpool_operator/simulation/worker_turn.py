@@ -158,7 +158,7 @@ def _do(world: World, operator: Operator, turn: Carrying, request: Request, *, l
             kept = tuple(name for name in worker.finalizers if name != names.WORKER_FINALIZER)
             return _told(operator, world.patch_worker(worker, finalizers=kept))
         case plans.EnsureService():
-            return _told(operator, world.patch_worker(worker, status={"endpoint": endpoint(worker)}))
+            operator.service_made |= {worker.uid}
         case plans.LiftGate():
             if pod is not None:
                 try:
