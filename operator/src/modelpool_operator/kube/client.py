@@ -6,7 +6,7 @@ not used, because parsing thousands of pods into them costs more than everything
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, TypeVar
@@ -38,7 +38,9 @@ _BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = {
 }
 #: (connect, read) seconds. A read may be a large LIST; nothing here is a watch.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=30)
-_PAGE: Final = 500
+_PAGE: Final = 250
+#: A list that expires while it is read is begun so often.
+_LISTS: Final = 3
 #: A ``Date`` this many seconds behind our reckoning means that the server's clock was changed.
 _SET_BACK: Final = 30.0
 
@@ -116,22 +118,31 @@ class KubeClient:
         return await self._request("GET", path)
 
     async def list_all(self, path: str, label_selector: str | None = None) -> list[Json]:
-        """Read a whole collection page by page, from etcd and not from a cache; a page lost to expiry starts anew."""
-        for _ in range(3):
-            items: list[Json] = []
-            token: str | None = None
+        """Read a whole collection."""
+        items: list[Json] = []
+        async for anew, page in self.pages(path, label_selector):
+            items = page if anew else items + page
+        return items
+
+    async def pages(self, path: str, label_selector: str | None = None) -> AsyncIterator[tuple[bool, list[Json]]]:
+        """Read a collection page by page, from etcd and not from a cache: (whether it begins, again, here; objects).
+
+        A list that expired while it was read begins anew: what came before counts no more.
+        """
+        for _ in range(_LISTS):
+            token, anew = None, True
             try:
-                while True:
+                while anew or token:
                     query = {"limit": str(_PAGE), "labelSelector": label_selector, "continue": token}
                     page = await self._request("GET", path, query=query)
-                    items.extend(page.get("items") or [])
-                    token = (page.get("metadata") or {}).get("continue")
-                    if not token:
-                        return items
+                    yield anew, page.get("items") or []
+                    token, anew = (page.get("metadata") or {}).get("continue"), False
             except errors.NotFoundError as error:
                 if error.status != 410:
                     raise
-        raise errors.UnreachableError(f"the list of {path} expired three times while it was being read", 410)
+            else:
+                return
+        raise errors.UnreachableError(f"the list of {path} expired {_LISTS} times while it was being read", 410)
 
     async def create(self, path: str, body: Json) -> Json:
         """Create an object; ``ConflictError`` where the name is taken."""

@@ -73,6 +73,12 @@ class ObjectCache(Generic[V]):
             self._told[key] = (uid, version)
         return news
 
+    def told(self, key: Key) -> None:
+        """Note that whoever is responsible for the object is told of it as it is held."""
+        known = self._items.get(key)
+        if known is not None:
+            self._told[key] = (known[0], known[1])
+
     def forget(self, key: Key, uid: str | None = None) -> bool:
         """Drop an object that is gone; one of the same name and another uid stays."""
         known = self._items.get(key)
@@ -83,28 +89,9 @@ class ObjectCache(Generic[V]):
         self._ungroup(key, known[2])
         return True
 
-    def replace(self, objects: Iterable[dict[str, Any]], listed_at: set[Key]) -> set[Key]:
-        """Take a full list; return the keys that changed or are gone.
-
-        ``listed_at`` are the keys that were known when the list was asked for: only those can be missed in it, what
-        was seen since then is younger than the list.
-        """
-        changed: set[Key] = set()
-        present: set[Key] = set()
-        for obj in objects:
-            key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
-            present.add(key)
-            try:
-                if self.observe(obj):
-                    changed.add(key)
-            except UNREADABLE as error:
-                # one object that we cannot read must not keep us from all the others
-                _log.error("object.unreadable", key=key, error=type(error).__name__)
-        for key in listed_at - present:
-            if self.forget(key):
-                changed.add(key)
-        self.complete = True
-        return changed
+    def listing(self) -> "Listing[V]":
+        """Begin to take a full list; what is known now and missing in it is gone, what is seen meanwhile is younger."""
+        return Listing(self)
 
     def keys(self) -> set[Key]:
         """Return all keys."""
@@ -126,3 +113,39 @@ class ObjectCache(Generic[V]):
         del members[key]
         if not members:
             del self._groups[group]
+
+
+class Listing(Generic[V]):
+    """A full list that comes page by page: a thousand objects at once, as they come over the wire, are a lot of memory.
+
+    Nobody has been told of anything before ``end``: what a list shows that breaks off is news to the next one as well.
+    """
+
+    def __init__(self, cache: ObjectCache[V]) -> None:
+        self._cache = cache
+        self._known = cache.keys()
+        self._present: dict[str, set[Key]] = {}
+        self._changed: set[Key] = set()
+
+    def take(self, path: str, page: Iterable[dict[str, Any]], *, anew: bool = False) -> None:
+        """Observe a page of this path; with ``anew`` its list begins here, whatever came before."""
+        present = self._present[path] = set() if anew else self._present.get(path, set())
+        for obj in page:
+            key = (obj["metadata"]["namespace"], obj["metadata"]["name"])
+            present.add(key)
+            try:
+                if self._cache.observe(obj, tell=False):
+                    self._changed.add(key)
+            except UNREADABLE as error:
+                # one object that we cannot read must not keep us from all the others
+                _log.error("object.unreadable", key=key, error=type(error).__name__)
+
+    def end(self) -> set[Key]:
+        """Forget what was known when the list began and is not in it; return the keys that changed or are gone."""
+        for key in self._changed:
+            self._cache.told(key)
+        for key in self._known.difference(*self._present.values()):
+            if self._cache.forget(key):
+                self._changed.add(key)
+        self._cache.complete = True
+        return self._changed

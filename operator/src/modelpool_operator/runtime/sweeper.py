@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import structlog
 
 from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient
-from modelpool_operator.runtime.cache import Key
+from modelpool_operator.runtime.cache import Key, Listing
 from modelpool_operator.runtime.knowledge import POD_SELECTOR, Knowledge
 
 _log = structlog.get_logger(__name__)
@@ -53,15 +54,14 @@ class Sweeper:
     async def sweep(self) -> None:
         """List everything once and take it as the truth."""
         known = self._knowledge
-        before = known.workers.keys(), known.pools.keys(), known.pods.keys()
-        workers, pools, pods = [], [], []
+        workers, pools, pods = known.workers.listing(), known.pools.listing(), known.pods.listing()
         for namespace in self._namespaces:
-            pools += await self._client.list_all(paths.pools(namespace))
-            workers += await self._client.list_all(paths.workers(namespace))
-            pods += await self._client.list_all(paths.pods(namespace), POD_SELECTOR)
-        self._changed(
-            known.workers.replace(workers, before[0]),
-            known.pools.replace(pools, before[1]),
-            known.pods.replace(pods, before[2]),
-        )
+            await self._list(pools, paths.pools(namespace))
+            await self._list(workers, paths.workers(namespace))
+            await self._list(pods, paths.pods(namespace), POD_SELECTOR)
+        self._changed(workers.end(), pools.end(), pods.end())
         self.last_success = self._monotonic()
+
+    async def _list(self, listing: Listing[Any], path: str, selector: str | None = None) -> None:
+        async for anew, page in self._client.pages(path, selector):
+            listing.take(path, page, anew=anew)

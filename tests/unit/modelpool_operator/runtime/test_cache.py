@@ -40,11 +40,46 @@ def test_an_object_of_the_same_name_and_another_uid_is_not_forgotten(cache):
     assert cache.get(KEY) is None
 
 
+def taken(listing, objects):
+    """The keys that changed by a list of one page."""
+    listing.take("/all", objects, anew=True)
+    return listing.end()
+
+
+def test_a_list_that_breaks_off_tells_nobody_and_its_news_are_news_to_the_next(cache):
+    cache.observe(seen(10))
+    broken = cache.listing()
+    broken.take("/all", [seen(11)], anew=True)
+    assert cache.get(KEY) == "11"
+    assert taken(cache.listing(), [seen(11)]) == {KEY}
+    assert taken(cache.listing(), [seen(11)]) == set()
+
+
+def test_a_list_that_expires_and_begins_anew_forgets_what_only_its_first_pages_had(cache):
+    for name in ("kept", "gone"):
+        cache.observe(seen(10, uid=name, name=name))
+    listing = cache.listing()
+    listing.take("/a", [seen(10, uid="gone", name="gone")], anew=True)
+    listing.take("/a", [seen(10, uid="kept", name="kept")], anew=True)
+    assert {name for _, name in listing.end()} == {"gone"}
+
+
+def test_a_list_of_several_paths_and_pages_is_the_sum_of_them(cache):
+    for name in ("a", "b", "c"):
+        cache.observe(seen(10, uid=name, name=name))
+    listing = cache.listing()
+    listing.take("/x", [seen(10, uid="a", name="a")], anew=True)
+    listing.take("/x", [seen(10, uid="b", name="b")])
+    listing.take("/y", [seen(10, uid="c", name="c")], anew=True)
+    assert listing.end() == set()
+    assert len(cache.keys()) == 3
+
+
 def test_a_list_drops_what_it_misses_and_reports_what_changed(cache):
     for name in ("kept", "changed", "gone"):
         cache.observe(seen(10, uid=name, name=name))
     listed = [seen(10, uid="kept", name="kept"), seen(12, uid="changed", name="changed"), seen(13, uid="n", name="new")]
-    changed = cache.replace(listed, cache.keys())
+    changed = taken(cache.listing(), listed)
     assert {name for _, name in changed} == {"changed", "gone", "new"}
     known = cache.keys()
     assert {name for _, name in known} == {"kept", "changed", "new"}
@@ -52,17 +87,17 @@ def test_a_list_drops_what_it_misses_and_reports_what_changed(cache):
 
 
 def test_what_was_seen_after_the_list_began_is_not_dropped_by_it(cache):
-    before = cache.keys()
+    listing = cache.listing()
     cache.observe(seen(20))
-    assert cache.replace([], before) == set()
+    assert taken(listing, []) == set()
     assert cache.get(KEY) == "20"
 
 
 def test_a_list_that_is_older_than_what_was_seen_since_changes_nothing(cache):
     cache.observe(seen(10))
-    before = cache.keys()
+    listing = cache.listing()
     cache.observe(seen(30))
-    assert cache.replace([seen(10)], before) == set()
+    assert taken(listing, [seen(10)]) == set()
     assert cache.get(KEY) == "30"
 
 
@@ -90,7 +125,7 @@ def test_an_object_that_cannot_be_read_keeps_nobody_from_the_others():
 
     cache = ObjectCache(parse)
 
-    changed = cache.replace([seen(1, name="bad"), seen(2, name="good")], set())
+    changed = taken(cache.listing(), [seen(1, name="bad"), seen(2, name="good")])
 
     assert changed == {("team-a", "good")}
     assert cache.complete
