@@ -26,7 +26,7 @@ NAMESPACE = "bench"
 POOLS = 10
 NODES = 10
 PATIENCE = 240.0
-QUIET_SECONDS = 2.0
+QUIET_SECONDS = 60.0
 #: As the chart installs it; the harness of the tests has shorter periods.
 SETTINGS = {"SWEEP_SECONDS": "30", "MAINTENANCE_SECONDS": "5", "LEASE_SECONDS": "15", "LOG_LEVEL": "warning"}
 #: Nobody goes by himself until the pools say so.

@@ -124,6 +124,7 @@ class WorkerReconciler:
         """Drop all that is kept for a worker that is gone."""
         self._pingers.unwatch(worker.uid)
         self._knowledge.forget_worker(worker.uid)
+        self._budget.forget(worker.uid)
         self._flipped.pop(worker.uid, None)
         self._gauged.pop(worker.uid, None)
         self._ask_pool((worker.namespace, worker.spec.pool))
@@ -179,8 +180,8 @@ class WorkerReconciler:
         lasting = {name: value for name, value in plan.fields.items() if name in _LASTING}
         for number, move in enumerate(plan.moves, 1):
             flip = worker.state is not None and is_flip(worker.state, move.to)
-            if load_only and not self._may_flip(worker):
-                self._again(worker.key, max(_FLIP_PAUSE / 2, self._budget.wait()))
+            if load_only and (wait := self._wait_to_flip(worker)):
+                self._again(worker.key, wait)
                 return worker, wrote
             last = number == len(plan.moves)
             fields = {**plan.fields, **plan.gauges} if last else {} if flip else lasting
@@ -194,19 +195,19 @@ class WorkerReconciler:
             self._gauged[worker.uid] = now
             return worker, True
         due = self._gauged.get(worker.uid, -_GAUGE_PAUSE) + _GAUGE_PAUSE
-        if now < due or not self._budget.take():
-            self._again(worker.key, max(1.0, due - now))
+        if wait := max(0.0, due - now) or self._budget.take(worker.uid):
+            self._again(worker.key, wait)
             return worker, wrote
         self._gauged[worker.uid] = now
         return await self._patch(worker, {}, status=plan.gauges), True
 
-    def _may_flip(self, worker: WorkerView) -> bool:
+    def _wait_to_flip(self, worker: WorkerView) -> float:
+        """Return 0 where a flip of the load may be written now, else the seconds to wait."""
         now = self._monotonic()
-        rested = now - self._flipped.get(worker.uid, -_FLIP_PAUSE) >= _FLIP_PAUSE
-        if not rested or not self._budget.take():
-            return False
-        self._flipped[worker.uid] = now
-        return True
+        wait = max(0.0, self._flipped.get(worker.uid, -_FLIP_PAUSE) + _FLIP_PAUSE - now) or self._budget.take(worker.uid)
+        if not wait:
+            self._flipped[worker.uid] = now
+        return wait
 
     async def _write_move(self, worker: WorkerView, move: Move, fields: dict[str, Any], *, flip: bool) -> WorkerView:
         start = worker.state or WorkerState.SPAWNING

@@ -17,27 +17,51 @@ class Clock:
         return self.now
 
 
-def take_all(budget: WriteBudget) -> int:
-    taken = 0
-    while budget.take():
-        taken += 1
-    return taken
+def granted(budget: WriteBudget, names: range) -> list[int]:
+    """Which of them may write now."""
+    return [name for name in names if not budget.take(str(name))]
 
 
-def test_a_burst_then_so_many_a_second():
+def test_a_burst_then_so_many_a_second_in_the_order_in_which_they_asked():
     clock = Clock()
     budget = WriteBudget(50, burst=10, monotonic=clock)
-    assert take_all(budget) == 10
-    assert budget.wait() == pytest.approx(0.02)
+    assert granted(budget, range(30)) == list(range(10))
+    clock.now += 0.101
+    assert granted(budget, range(10, 30)) == list(range(10, 15))
     clock.now += 0.1
-    assert take_all(budget) == 5
+    assert granted(budget, range(15, 30)) == list(range(15, 20))
+
+
+def test_whoever_waits_is_told_when_his_turn_is_however_often_he_asks():
+    clock = Clock()
+    budget = WriteBudget(50, burst=10, monotonic=clock)
+    granted(budget, range(10))
+    for _ in range(5):
+        assert budget.take("a") == pytest.approx(0.02)
+        assert budget.take("b") == pytest.approx(0.04)
 
 
 def test_rest_saves_no_more_than_the_burst():
     clock = Clock()
     budget = WriteBudget(50, burst=10, monotonic=clock)
     clock.now += 3600
-    assert take_all(budget) == 10
+    assert len(granted(budget, range(100))) == 10
+
+
+def test_turns_that_nobody_took_in_time_are_no_burst_later():
+    clock = Clock()
+    budget = WriteBudget(50, burst=10, monotonic=clock)
+    granted(budget, range(100))
+    clock.now += 60
+    assert len(granted(budget, range(10, 100))) == 10
+
+
+def test_the_turn_of_one_who_is_gone_is_forgotten():
+    clock = Clock()
+    budget = WriteBudget(50, burst=1, monotonic=clock)
+    granted(budget, range(2))
+    budget.forget("1")
+    assert budget.take("1") == pytest.approx(0.04)
 
 
 def after(*outcomes: PingOutcome):
