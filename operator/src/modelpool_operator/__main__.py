@@ -8,7 +8,7 @@ import kopf
 from prometheus_client import start_http_server
 
 from modelpool_operator.domain.errors import ApiError
-from modelpool_operator.handlers.logs import configure_logging
+from modelpool_operator.handlers.logs import configure_logging, is_answer
 from modelpool_operator.handlers.watches import build_registry
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.metrics import OperatorMetrics
@@ -77,6 +77,11 @@ def main() -> None:
             sys.exit(0 if asyncio.run(_drain(settings, arguments.timeout)) else 1)
     except ApiError as error:
         sys.exit(f"modelpool-operator: {error}")
+    except Exception as error:
+        if not is_answer(error):
+            raise
+        # such as when our definitions are deleted: whoever is started next waits until they are there
+        sys.exit(f"modelpool-operator: a watch cannot go on: {error}"[:500])
 
 
 if __name__ == "__main__":

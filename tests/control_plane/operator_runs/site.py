@@ -231,8 +231,13 @@ class Site:
 
 def install(api: client.ApiClient) -> None:
     """Our CRDs, and the operator's namespace."""
-    extensions = client.ApiextensionsV1Api(api)
     client.CoreV1Api(api).create_namespace({"metadata": {"name": HOME}})
+    define(api)
+
+
+def define(api: client.ApiClient) -> None:
+    """Make our CRDs and wait until they are served."""
+    extensions = client.ApiextensionsV1Api(api)
     for definition in crd.definitions().values():
         extensions.create_custom_resource_definition(definition)
         name = definition["metadata"]["name"]

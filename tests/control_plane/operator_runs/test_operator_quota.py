@@ -1,5 +1,7 @@
 """A pool's room: given by rank, made by eviction, held back, taken away; the ledger exact all the time."""
 
+import time
+
 import pytest
 
 from control_plane.operator_runs.site import until
@@ -169,3 +171,24 @@ def test_a_pod_that_runs_without_a_reservation_is_charged_and_counted(world):
     until(lambda: world.ledger(), "the charge")
     assert world.pool_status()["ledgerRepairs"] == 1
     assert world.pool_status()["reserved"]["memoryMiB"] == 1024
+
+
+def test_a_worker_that_answers_for_its_health_and_never_ends_its_work_keeps_its_room_until_it_is_told_to_go(world):
+    """Nobody but its owner knows that it hangs: neither idleness nor the need of others may end it."""
+    world.open_pool(memory="1Gi", drainTimeoutSeconds=1)
+    world.worker()
+    world.reaches("Ready")
+    world.on_machine(lambda machine: machine.admit())
+    world.reaches("Processing")
+    world.patch("w", {"idleTimeoutSeconds": 0, "evictAfterSeconds": 0})
+    world.worker("other")
+    until(lambda: world.status("other").get("reason") == "WaitingForQuota", "the other one waits for the room")
+    passes = time.monotonic() + 4  # one comes every second
+    until(lambda: time.monotonic() > passes, "some passes of maintenance")
+    assert world.states() == ["Spawning", "Loading", "Ready", "Processing"]
+    world.patch("w", {"shutdown": True})
+    world.reaches("Evicting")
+    world.crash(exit_code=137)  # what the kubelet does after the time to drain
+    assert world.reaches("Dead")["reason"] == "Shutdown"
+    world.reaches("Ready", "other")
+    world.check()

@@ -6,6 +6,21 @@ import sys
 import structlog
 
 
+class _Brief(logging.Filter):
+    """Drops the stack of an answer of the API server that ends one of kopf's watches: its message says it all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and is_answer(record.exc_info[1]):
+            record.exc_info = None
+            record.msg, record.args = record.getMessage()[:500], None
+        return True
+
+
+def is_answer(error: BaseException | None) -> bool:
+    """Whether an error of kopf's is what the API server answered, and no bug."""
+    return type(error).__module__.startswith("kopf._cogs.clients")
+
+
 def configure_logging(level: str, log_format: str) -> None:
     """Send our own and the libraries' records to standard error in one format."""
     shared: list[structlog.types.Processor] = [
@@ -28,6 +43,7 @@ def configure_logging(level: str, log_format: str) -> None:
             ],
         )
     )
+    handler.addFilter(_Brief())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -204,7 +204,9 @@ class WorkerReconciler:
     def _wait_to_flip(self, worker: WorkerView) -> float:
         """Return 0 where a flip of the load may be written now, else the seconds to wait."""
         now = self._monotonic()
-        wait = max(0.0, self._flipped.get(worker.uid, -_FLIP_PAUSE) + _FLIP_PAUSE - now) or self._budget.take(worker.uid)
+        wait = max(0.0, self._flipped.get(worker.uid, -_FLIP_PAUSE) + _FLIP_PAUSE - now) or self._budget.take(
+            worker.uid
+        )
         if not wait:
             self._flipped[worker.uid] = now
         return wait

@@ -125,7 +125,14 @@ def _beliefs(world: World, operator: Operator, names: _Names) -> object:
         else:
             told.append((uid, _pong(world, operator, pong, names), (min(MISSES, record.misses), record.last_outcome)))
     quota = tuple(sorted((uid, str(refusal[0])) for uid, refusal in operator.quota.items()))
-    return tuple(told), quota, tuple(sorted(operator.room_wanted)), operator.deaf, operator.service_made, operator.watched
+    return (
+        tuple(told),
+        quota,
+        tuple(sorted(operator.room_wanted)),
+        operator.deaf,
+        operator.service_made,
+        operator.watched,
+    )
 
 
 def _turn(world: World, turn: WorkerTurn | PoolTurn, names: _Names) -> object:

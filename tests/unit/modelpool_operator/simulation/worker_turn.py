@@ -13,7 +13,6 @@ from modelpool_operator.domain.errors import ConflictError, NotFoundError
 from modelpool_operator.domain.objects import WorkerView
 from modelpool_operator.domain.plan import Plan
 from modelpool_operator.domain.seen import Seen
-from modelpool_operator.domain.status import endpoint
 from modelpool_operator.domain.transitions import Move, appended, is_flip
 from modelpool_operator.domain.worker_plan import plan_worker
 from unit.modelpool_operator.simulation.operators import Operator
