@@ -126,9 +126,12 @@ class Played:
         """Nobody listens on the process's port any more."""
         if self.machine is not None:
             self.machine.close()
-        if self._serving is not None:
-            self._server.should_exit = self._server.force_exit = True
-            await self._serving
+        server, serving = self._server, self._serving
+        if serving is not None:
+            server.should_exit = True
+            await asyncio.wait([serving], timeout=0.3)  # who waits for news has his answer and goes
+            server.force_exit = True
+            await serving
         self._server = self._serving = None
 
     async def _boot(self) -> None:
