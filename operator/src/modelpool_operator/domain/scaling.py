@@ -1,0 +1,170 @@
+"""How many workers a Model wants, how many to make, whom to let go and whom to keep. No I/O, no clock.
+
+Nobody who works is ever told to go: what is too much becomes idle and goes by its idle time, as any worker does.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from modelpool_api import FLIP_STATES, WorkerState
+from modelpool_operator.api.names import Reason
+
+_S = WorkerState
+#: Pause after the first failure of a template; doubled with each further one.
+FIRST_PAUSE: Final = timedelta(seconds=10)
+LONGEST_PAUSE: Final = timedelta(minutes=5)
+#: What the next worker of the same template would fail of as well.
+PERMANENT: Final = frozenset({Reason.MODEL_LOAD_FAILED, Reason.CONFIG, Reason.EXCEEDS_POOL})
+#: States on the way to serving.
+_COMING: Final = (_S.SPAWNING, _S.LOADING)
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a Model's spec says of its size; ``target_pending`` requests at once are enough for one worker."""
+
+    min_replicas: int = 0
+    max_replicas: int = 1
+    replicas: int = 0
+    target_pending: int = 8
+    #: the workers are never evicted: what is too much must be told to go
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One worker of a Model. ``unused_for`` is in seconds, None while it is not known or at work."""
+
+    uid: str
+    name: str
+    state: WorkerState
+    template: str
+    created: datetime
+    pending: int = 0
+    unused_for: float | None = None
+    #: told to stop, or deleted
+    leaving: bool = False
+    #: a pod is charged for it: it does not only wait for its reservation
+    charged: bool = True
+
+    @property
+    def here(self) -> bool:
+        """Whether it serves or will; one that is being evicted counts as gone."""
+        return not self.leaving and (self.state in FLIP_STATES or self.state in _COMING)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A worker of a Model that has failed: when, why, and of which template."""
+
+    template: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ScalePlan:
+    """``keep`` are the uids that neither idleness nor the room of others may end; ``retry_at`` ends a pause."""
+
+    desired: int
+    create: int = 0
+    let_go: tuple[str, ...] = ()
+    keep: frozenset[str] = field(default_factory=frozenset)
+    retry_at: datetime | None = None
+    #: a failure that only another spec can mend: nothing is made before
+    hopeless: Failed | None = None
+
+
+def floor(scale: Scale, *, demand: bool) -> int:
+    """Return how many are kept however little there is to do."""
+    return _within(max(scale.min_replicas, scale.replicas, 1 if demand else 0), scale)
+
+
+def desired(scale: Scale, members: Iterable[Member], *, demand: bool) -> int:
+    """Return how many workers there shall be: the floor, or as many as the pending requests want, up to the most."""
+    pending = sum(member.pending for member in members if member.here)
+    return _within(max(floor(scale, demand=demand), -(-pending // max(1, scale.target_pending))), scale)
+
+
+def plan_scale(
+    scale: Scale,
+    template: str,
+    members: Sequence[Member],
+    failed: Iterable[Failed],
+    now: datetime,
+    *,
+    demand: bool,
+) -> ScalePlan:
+    """Decide for one Model. ``template`` is the one that new workers have; members of others are replaced."""
+    wanted = desired(scale, members, demand=demand)
+    here = [member for member in members if member.here]
+    current = [member for member in here if member.template == template]
+    old = [member for member in here if member.template != template]
+    missing = wanted - len(here)
+    if old and len(current) < wanted and not any(member.state in _COMING for member in current):
+        missing = max(missing, 1)  # one more for the time of the change
+    hopeless, retry_at = _back_off(template, failed, now)
+    paused = hopeless is not None or retry_at is not None
+    return ScalePlan(
+        desired=wanted,
+        create=0 if paused else max(0, missing),
+        let_go=tuple(_let_go(scale, wanted, current, old)),
+        keep=_keep(floor(scale, demand=demand), current, old),
+        retry_at=retry_at if missing > 0 else None,
+        hopeless=hopeless if missing > 0 else None,
+    )
+
+
+def _within(count: int, scale: Scale) -> int:
+    return max(0, min(count, scale.max_replicas))
+
+
+def _back_off(template: str, failed: Iterable[Failed], now: datetime) -> tuple[Failed | None, datetime | None]:
+    ours = sorted((each for each in failed if each.template == template), key=lambda each: each.at)
+    if not ours:
+        return None, None
+    hopeless = next((each for each in reversed(ours) if each.reason in PERMANENT), None)
+    if hopeless is not None:
+        return hopeless, None
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(len(ours) - 1, 16))
+    retry_at = ours[-1].at + pause
+    return None, retry_at if now < retry_at else None
+
+
+def _let_go(scale: Scale, wanted: int, current: Sequence[Member], old: Sequence[Member]) -> Iterator[str]:
+    """Name those who only wait though nobody waits for them, and those at rest whose place another one has."""
+    yield from (member.name for member in old if _waits(member))
+    spare = len(current) - wanted
+    newest_first = sorted(current, key=lambda member: (member.created, member.name), reverse=True)
+    waiting = [member.name for member in newest_first if _waits(member)]
+    yield from waiting[: max(0, spare)]
+    if scale.pinned:
+        yield from _at_rest(current)[: max(0, spare - len(waiting))]
+    serving = sum(member.state in FLIP_STATES for member in current)
+    there = sum(not _waits(member) for member in old)
+    replaced = max(0, serving + there - wanted)
+    if waiting and not replaced:
+        replaced = 1  # there is no room for a successor beside it: the least used one makes room
+    yield from _at_rest(old)[:replaced]
+
+
+def _waits(member: Member) -> bool:
+    return member.state is _S.SPAWNING and not member.charged
+
+
+def _at_rest(members: Iterable[Member]) -> list[str]:
+    """Name those who have nothing to do, the longest unused first."""
+    resting = [member for member in members if member.state in (_S.READY, _S.IDLE) and member.pending == 0]
+    resting.sort(key=lambda member: (member.state is not _S.IDLE, -(member.unused_for or 0.0), member.created))
+    return [member.name for member in resting]
+
+
+def _keep(count: int, current: Sequence[Member], old: Sequence[Member]) -> frozenset[str]:
+    """Choose whom the floor protects: those of the present template, those who serve, the most recently used."""
+    ranked = sorted(
+        (*current, *old),
+        key=lambda member: (member in old, member.state not in FLIP_STATES, member.unused_for or 0.0, member.created),
+    )
+    return frozenset(member.uid for member in ranked[:count])
