@@ -1,0 +1,146 @@
+"""Which workers serve which model, and which of them is asked next: memory only, no request to anybody.
+
+Fed by a watch of ModelWorkers; what this gateway itself has in flight is known at every instant, what the others have
+is known as far as the workers' status tells it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from modelpool_api import WorkerState, parse_state
+from modelpool_gateway.breaker import Breaker
+
+#: States in which a worker takes requests.
+SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerState.IDLE})
+#: States on the way there.
+COMING: Final = frozenset({WorkerState.SPAWNING, WorkerState.LOADING})
+
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker as the watch shows it, and what this gateway knows of it besides."""
+
+    uid: str
+    namespace: str
+    name: str
+    model: str
+    state: WorkerState | None
+    endpoint: str
+    reason: str
+    message: str
+    version: int
+    #: requests that its status tells of, all gateways' and all other clients'
+    told_pending: int = 0
+    #: told to stop, or deleted
+    leaving: bool = False
+    in_flight: int = 0
+    #: it has refused as one that goes does, before the watch has said so
+    gone: bool = False
+    chosen: int = 0
+    breaker: Breaker = field(default_factory=Breaker)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes requests."""
+        return self.state in SERVING and bool(self.endpoint) and not self.leaving and not self.gone
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last."""
+        return max(self.in_flight, self.told_pending), self.in_flight, self.chosen
+
+
+class Directory:
+    """Workers by namespace and model name."""
+
+    def __init__(self) -> None:
+        self._workers: dict[str, Worker] = {}
+        self._models: dict[Key, dict[str, Worker]] = {}
+        self._turn = 0
+
+    def __len__(self) -> int:
+        """How many workers are known."""
+        return len(self._workers)
+
+    def observe(self, obj: Mapping[str, Any]) -> Key:
+        """Take a ModelWorker as the watch or a list shows it; an older view changes nothing. Returns its model."""
+        seen = read_worker(obj)
+        known = self._workers.get(seen.uid)
+        if known is None:
+            self._workers[seen.uid] = seen
+            self._models.setdefault(model_key(seen), {})[seen.uid] = seen
+            return model_key(seen)
+        if seen.version > known.version:
+            known.version, known.state, known.endpoint = seen.version, seen.state, seen.endpoint
+            known.reason, known.message = seen.reason, seen.message
+            known.told_pending, known.leaving = seen.told_pending, seen.leaving
+            # going is one way: only another process of it, which loads first, takes requests again
+            known.gone = known.gone and known.state in SERVING
+        return model_key(known)
+
+    def forget(self, uid: str) -> Key | None:
+        """Drop a worker that is gone; return its model."""
+        worker = self._workers.pop(uid, None)
+        if worker is None:
+            return None
+        key = model_key(worker)
+        members = self._models[key]
+        del members[uid]
+        if not members:
+            del self._models[key]
+        return key
+
+    def replace(self, objects: Iterable[Mapping[str, Any]]) -> set[Key]:
+        """Take a full list; return the models whose workers may have changed."""
+        listed = list(objects)
+        changed = {self.observe(obj) for obj in listed}
+        for uid in set(self._workers) - {obj["metadata"]["uid"] for obj in listed}:
+            if (key := self.forget(uid)) is not None:
+                changed.add(key)
+        return changed
+
+    def of(self, namespace: str, model: str) -> Iterator[Worker]:
+        """Iterate over a model's workers, whatever they are doing."""
+        return iter(self._models.get((namespace, model), {}).values())
+
+    def choose(self, namespace: str, model: str, now: float, tried: Iterable[str] = ()) -> Worker | None:
+        """Return the worker to ask: serving, not tried yet, its breaker closed, the fewest pending. None: none is."""
+        passed_over = set(tried)
+        able = [
+            worker
+            for worker in self.of(namespace, model)
+            if worker.serves and worker.uid not in passed_over and worker.breaker.allows(now)
+        ]
+        if not able:
+            return None
+        chosen = min(able, key=lambda worker: worker.load)
+        self._turn += 1
+        chosen.chosen = self._turn
+        return chosen
+
+
+def model_key(worker: Worker) -> Key:
+    """Return namespace and model name."""
+    return worker.namespace, worker.model
+
+
+def read_worker(obj: Mapping[str, Any]) -> Worker:
+    """Read what routing needs of a ModelWorker; raises KeyError or ValueError for what is none."""
+    meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
+    state = status.get("state")
+    return Worker(
+        uid=meta["uid"],
+        namespace=meta["namespace"],
+        name=meta["name"],
+        model=spec["model"]["name"],
+        state=parse_state(state) if state else None,
+        endpoint=status.get("endpoint") or "",
+        reason=status.get("reason") or "",
+        message=status.get("message") or "",
+        version=int(meta["resourceVersion"]),
+        told_pending=int(status.get("pendingRequests") or 0),
+        leaving=bool(spec.get("shutdown")) or "deletionTimestamp" in meta,
+    )

@@ -1,0 +1,103 @@
+"""Which worker is asked next."""
+
+import pytest
+
+from modelpool_api import STATES
+from modelpool_gateway.breaker import THRESHOLD
+from modelpool_gateway.directory import Directory
+
+
+def seen(
+    name: str, state: str | None = "Ready", *, version: int = 1, model: str = "m", pending: int = 0, **more
+) -> dict:
+    meta = {"namespace": "ns", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version), **more}
+    status = {"state": state, "endpoint": f"http://{name}.ns:8080", "pendingRequests": pending, "reason": "Why"}
+    return {"metadata": meta, "spec": {"model": {"name": model}}, "status": status if state else {}}
+
+
+def directory(*objects: dict) -> Directory:
+    found = Directory()
+    for each in objects:
+        found.observe(each)
+    return found
+
+
+def chosen(found: Directory, now: float = 0.0, tried=()) -> str | None:
+    worker = found.choose("ns", "m", now, tried)
+    return worker.name if worker else None
+
+
+@pytest.mark.parametrize("state", [*map(str, STATES), "Hibernating", None], ids=str)
+def test_only_ready_processing_and_idle_take_requests(state):
+    asked = chosen(directory(seen("a", state)))
+    assert (asked == "a") is (state in ("Ready", "Processing", "Idle"))
+
+
+def test_one_that_is_being_deleted_or_told_to_stop_takes_none():
+    assert chosen(directory(seen("a", deletionTimestamp="2026-01-01T00:00:00Z"))) is None
+    leaving = seen("a")
+    leaving["spec"]["shutdown"] = True
+    assert chosen(directory(leaving)) is None
+
+
+def test_one_without_an_address_takes_none():
+    without = seen("a")
+    del without["status"]["endpoint"]
+    assert chosen(directory(without)) is None
+
+
+def test_the_fewest_pending_is_asked_by_our_own_count_and_by_what_the_workers_tell():
+    found = directory(seen("a", pending=3), seen("b", pending=1), seen("c", pending=2))
+    assert chosen(found) == "b"
+    next(worker for worker in found.of("ns", "m") if worker.name == "b").in_flight = 9
+    assert chosen(found) == "c"
+
+
+def test_equals_are_asked_in_turn():
+    found = directory(seen("a"), seen("b"), seen("c"))
+    assert [chosen(found) for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_who_was_tried_or_has_an_open_breaker_is_passed_over():
+    found = directory(seen("a"), seen("b"))
+    for worker in found.of("ns", "m"):
+        if worker.name == "a":
+            for _ in range(THRESHOLD):
+                worker.breaker.failed(10.0)
+    assert chosen(found, 10.0) == "b"
+    assert chosen(found, 10.0, tried=["uid-b"]) is None
+    assert chosen(found, 11.0, tried=["uid-b"]) == "a"
+
+
+def test_models_of_other_names_and_namespaces_are_others():
+    found = directory(seen("a", model="other"), seen("b", namespace="elsewhere"))
+    assert chosen(found) is None
+
+
+def test_an_older_view_changes_nothing():
+    found = directory(seen("a", "Evicting", version=5), seen("a", "Ready", version=4))
+    assert chosen(found) is None
+
+
+def test_what_this_gateway_knows_of_a_worker_outlives_the_news_of_it():
+    found = directory(seen("a"))
+    (worker,) = found.of("ns", "m")
+    worker.in_flight = 3
+    found.observe(seen("a", "Processing", version=2, pending=1))
+    assert [each.in_flight for each in found.of("ns", "m")] == [3]
+
+
+def test_one_that_has_refused_as_one_that_goes_is_asked_no_more_though_the_watch_is_late():
+    found = directory(seen("a"))
+    (worker,) = found.of("ns", "m")
+    worker.gone = True
+    found.observe(seen("a", "Processing", version=2))
+    assert chosen(found) is None
+
+
+def test_a_list_drops_whom_it_misses_and_names_the_models_that_changed():
+    found = directory(seen("a"), seen("b", model="other"))
+    assert found.replace([seen("a"), seen("c")]) == {("ns", "m"), ("ns", "other")}
+    assert len(found) == 2
+    assert list(found.of("ns", "other")) == []
+    assert found.forget("uid-nobody") is None
