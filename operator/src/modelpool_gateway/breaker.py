@@ -40,6 +40,10 @@ class Breaker:
         """Whether a request may go to the worker now; in the half-open state only the one on trial may."""
         return self.failures < THRESHOLD or (now >= self._until and not self._trial)
 
+    def opens_in(self, now: float) -> float:
+        """Return the seconds until an open one lets a request through on trial; 0 where none has to wait."""
+        return max(0.0, self._until - now) if self.failures >= THRESHOLD else 0.0
+
     def began(self) -> None:
         """A request goes to the worker."""
         self._trial = self.failures >= THRESHOLD
