@@ -271,6 +271,9 @@ class Kubelet:
             body = {"gracePeriodSeconds": 0, "preconditions": {"uid": meta["uid"]}}
             await self._api.request("DELETE", path, json=body)
             return
+        leaves = played.machine is not None and played.machine.state is WorkerState.EVICTING
+        if leaves and meta["namespace"] in self.holding:
+            return  # a process that ended now would free its pod, however late it is deleted
         await played.step()
         status = played.status()
         if status != played.written:

@@ -85,7 +85,7 @@ CASES: Final = [
     case("deep-one-new-lost", 20000, one_new, deep=True, kinds=LOST, troubles=1, frozen=1),
     case("deep-one-serves-and-users", 80000, one_serves, deep=True, kinds=USERS, troubles=1, requests=1),
     case("deep-one-serves-requests-frozen", 40000, one_serves, deep=True, requests=1, frozen=1),
-    case("deep-two-new-two-troubles", 75000, two_new, deep=True, kinds=STRANGERS | USERS, troubles=2, scheduled=""),
+    case("deep-two-new-two-troubles", 32000, two_new, deep=True, kinds=STRANGERS | USERS, troubles=2, scheduled=""),
 ]
 
 
