@@ -120,6 +120,13 @@ class Row:
     exit_code: int | None = None
 
     def run(self, site: Site) -> None:
+        """Live it; once more where the operator looked between the two writes of a forced deletion.
+
+        The API server marks the pod as going before it removes it: who sees the mark rightly says PodTerminating.
+        """
+        assert any(self.once(site) for _ in range(6)), "the mark was seen every time"
+
+    def once(self, site: Site) -> bool:
         world = site.world()
         rules = dict(self.pool)
         if self.own_node:
@@ -130,6 +137,8 @@ class Row:
         world.worker(source=self.source)
         self.do(site, world)
         status = world.reaches("Dead", seconds=60)
+        if self.do in (vanishes, vanishes_while_it_loads) and status["reason"] == R.POD_TERMINATING:
+            return False
         assert status["reason"] == self.reason
         assert self.says in status["message"], status["message"]
         assert world.states() == list(self.states)
@@ -141,6 +150,7 @@ class Row:
         seen = {each.obj["metadata"]["uid"] for each in world.recorder.of(world.namespace, "pod")}
         assert len(seen) == 1
         world.check()
+        return True
 
 
 NEVER_RAN = ("Spawning", "Failed", "Dead")
