@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from modelpool_api import WorkerState
 from modelpool_gateway import errors
 from modelpool_gateway.breaker import BreakerState
 from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
@@ -204,7 +205,7 @@ def _expect(members: list[Worker], tried: Iterable[str]) -> None:
         return
     if any(member.serves and member.uid not in passed_over for member in members):
         return  # its breaker is open: it is tried again after its pause
-    failed = [member for member in members if member.state is not None and str(member.state) == "Failed"]
+    failed = [member for member in members if member.state is WorkerState.FAILED]
     if failed:
         latest = max(failed, key=lambda member: member.version)
         raise errors.worker_failed(latest.reason, latest.message)

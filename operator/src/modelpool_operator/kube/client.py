@@ -121,7 +121,9 @@ class KubeClient:
         """Read a whole collection."""
         items: list[Json] = []
         async for anew, page in self.pages(path, label_selector):
-            items = page if anew else items + page
+            if anew:
+                items.clear()
+            items.extend(page)
         return items
 
     async def pages(self, path: str, label_selector: str | None = None) -> AsyncIterator[tuple[bool, list[Json]]]:

@@ -13,9 +13,9 @@ _S = WorkerState
 SERVING = (_S.READY, _S.PROCESSING, _S.IDLE)
 
 
-def shown(state, *, charged=True, quota=None, of=None, health=HealthStatus.HEALTHY, failed=False):
+def shown(state, *, charged=True, quota=None, of=None, health=HealthStatus.HEALTHY, failed=False, **more):
     found = worker_conditions(
-        state, "Why", "because", charged=charged, quota=quota, pod=of, health=health, failed=failed
+        state, "Why", "because", charged=charged, quota=quota, pod=of, health=health, failed=failed, **more
     )
     assert len({each.type for each in found}) == len(found)
     return {each.type: (each.true, each.reason) for each in found}
@@ -95,19 +95,8 @@ def test_healthy_is_unknown_until_a_ping_has_been_made(state, health, expected):
 def test_what_status_says_of_the_health_holds_until_this_operator_knows_better(reason, kept):
     """Else a restarted operator would write twice for each of a thousand workers, to say the same in the end."""
     before = [{"type": "Healthy", "reason": reason}] if reason else []
-    found = worker_conditions(
-        _S.READY,
-        "Why",
-        "because",
-        charged=True,
-        quota=None,
-        pod=None,
-        health=HealthStatus.UNKNOWN,
-        failed=False,
-        shown=[{"type": "Ready", "reason": "ModelLoaded"}, *before],
-    )
-    (health,) = [each for each in found if each.type == "Healthy"]
-    assert health.true is kept
+    told = [{"type": "Ready", "reason": "ModelLoaded"}, *before]
+    assert shown(_S.READY, health=HealthStatus.UNKNOWN, shown=told)["Healthy"][0] is kept
 
 
 def test_a_condition_keeps_its_time_while_its_status_stays():
@@ -127,19 +116,5 @@ def test_a_condition_keeps_its_time_while_its_status_stays():
 
 
 def test_a_service_of_the_workers_name_that_is_not_ours_is_a_condition_only_while_it_is_there():
-    def of(taken):
-        found = worker_conditions(
-            _S.READY,
-            "Why",
-            "because",
-            charged=True,
-            quota=None,
-            pod=None,
-            health=HealthStatus.HEALTHY,
-            failed=False,
-            service_taken=taken,
-        )
-        return {each.type: (each.true, each.reason) for each in found}
-
-    assert of(taken=True)["ServiceReady"] == (False, "ServiceNameTaken")
-    assert "ServiceReady" not in of(taken=False)
+    assert shown(_S.READY, service_taken=True)["ServiceReady"] == (False, "ServiceNameTaken")
+    assert "ServiceReady" not in shown(_S.READY, service_taken=False)

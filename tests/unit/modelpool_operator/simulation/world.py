@@ -7,7 +7,7 @@ planned on; one that has been written since is a conflict, as it is by resourceV
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from modelpool_operator.api.modelpool import ModelPoolSpec
 from modelpool_operator.api.modelworker import ModelWorkerSpec
@@ -17,6 +17,8 @@ from modelpool_operator.domain.podview import PodView
 from unit.modelpool_operator.domain.scenes import MODEL, NOW
 from unit.modelpool_operator.simulation.oracle import Oracle
 from unit.modelpool_operator.simulation.process import Clock, Process
+
+V = TypeVar("V", WorkerView, PoolView)
 
 TEAM = "team-a"
 POOL = "default"
@@ -133,12 +135,7 @@ class World:
         self, planned_on: WorkerView, *, status: Mapping[str, Any] | None = None, finalizers: tuple[str, ...] = ()
     ) -> WorkerView:
         """Merge into the status, or set the finalizers; return the object as it is then."""
-        there = self.workers.get(planned_on.name)
-        if there is None:
-            raise NotFoundError(planned_on.name, 404)
-        if there.resource_version != planned_on.resource_version:
-            self.note(f"a write to {planned_on.name} is a conflict")
-            raise ConflictError(planned_on.name, 409)
+        there = self._as_planned(self.workers.get(planned_on.name), planned_on)
         if status is None:
             self.note(f"{there.name}: finalizers {finalizers}")
             return self._store(replace(there, finalizers=finalizers), there)
@@ -147,16 +144,20 @@ class World:
         self.oracle.worker_written(there, after)
         return self._store(after, there)
 
-    def patch_pool(
-        self, planned_on: PoolView, *, status: Mapping[str, Any] | None = None, finalizers: tuple[str, ...] = ()
-    ) -> PoolView:
-        """Merge into the pool's status, or set its finalizers; return the object as it is then."""
-        there = self.pool
+    def _as_planned(self, there: V | None, planned_on: V) -> V:
+        """Return the object that a write was planned on, where it is still that one."""
         if there is None:
             raise NotFoundError(planned_on.name, 404)
         if there.resource_version != planned_on.resource_version:
             self.note(f"a write to {planned_on.name} is a conflict")
             raise ConflictError(planned_on.name, 409)
+        return there
+
+    def patch_pool(
+        self, planned_on: PoolView, *, status: Mapping[str, Any] | None = None, finalizers: tuple[str, ...] = ()
+    ) -> PoolView:
+        """Merge into the pool's status, or set its finalizers; return the object as it is then."""
+        there = self._as_planned(self.pool, planned_on)
         if status is None:
             self.note(f"pool: finalizers {finalizers}")
             after = replace(there, finalizers=finalizers, resource_version=self.next())
