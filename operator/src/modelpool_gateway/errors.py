@@ -1,5 +1,6 @@
 """What the gateway itself answers, in OpenAI's shape. Texts are ours: none repeats what the client sent."""
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -45,13 +46,42 @@ class GatewayError(Exception):
 
 
 def unknown_model() -> GatewayError:
-    """No ModelWorker has this name."""
+    """No Model and no ModelWorker has this name."""
     return GatewayError(404, "model_not_found", "there is no model of this name; GET /v1/models lists them")
 
 
-def worker_failed(reason: str, message: str) -> GatewayError:
-    """The worker that would have served has failed."""
-    return GatewayError(503, reason or "Failed", f"the model's worker has failed: {message}", permanent=True)
+def worker_failed(reason: str, message: str, wait: float | None = None) -> GatewayError:
+    """The worker that would have served has failed; another one is made after ``wait`` seconds, None: never."""
+    said = f"the model's worker has failed: {message}"
+    retry_after = None if wait is None else math.ceil(wait)
+    return GatewayError(503, reason or "Failed", said, retry_after=retry_after, permanent=wait is None)
+
+
+def never_fits(reason: str, message: str) -> GatewayError:
+    """A worker of the model can never get what it asks for."""
+    return GatewayError(503, reason, f"the model's worker cannot be started: {message}", permanent=True)
+
+
+def held_back(reason: str, message: str) -> GatewayError:
+    """A worker of the model is not started before somebody allows it."""
+    return GatewayError(503, reason, f"the model's worker is not started now: {message}", retry_after=60)
+
+
+def switched_off() -> GatewayError:
+    """The Model may have no worker."""
+    return GatewayError(503, "switched_off", "this model is switched off (maxReplicas: 0)", permanent=True)
+
+
+def no_key() -> GatewayError:
+    """The request carries no key that is known."""
+    return GatewayError(401, "invalid_api_key", "expected a valid API key, as in Authorization: Bearer sk-…")
+
+
+def not_allowed() -> GatewayError:
+    """The key is known and not for this model."""
+    return GatewayError(
+        403, "model_not_allowed", "this API key may not use this model; GET /v1/models lists those it may"
+    )
 
 
 def nobody_serves() -> GatewayError:
@@ -59,14 +89,20 @@ def nobody_serves() -> GatewayError:
     return GatewayError(503, "no_worker", "no worker of this model takes requests now", retry_after=5)
 
 
-def too_many_wait() -> GatewayError:
-    """As many requests wait as may."""
-    return GatewayError(429, "too_many_waiting", "too many requests wait for this model already", retry_after=10)
+def too_many_wait(load_seconds: float | None = None) -> GatewayError:
+    """As many requests wait as may; ``load_seconds`` is how long the model's last cold start has taken."""
+    said = "too many requests wait for this model already"
+    return GatewayError(429, "too_many_waiting", said, retry_after=_after(load_seconds, 10))
 
 
-def waited_too_long(seconds: float) -> GatewayError:
-    """No worker has been ready in time."""
-    return GatewayError(504, "cold_start_timeout", f"no worker was ready within {seconds:g} s", retry_after=30)
+def waited_too_long(seconds: float, state: str = "", load_seconds: float | None = None) -> GatewayError:
+    """No worker has been ready in time; ``state`` is what the one that is on its way was doing."""
+    said = f"no worker was ready within {seconds:g} s" + (f"; the one on its way: {state}" if state else "")
+    return GatewayError(504, "cold_start_timeout", said, retry_after=_after(load_seconds, 30))
+
+
+def _after(load_seconds: float | None, otherwise: int) -> int:
+    return otherwise if load_seconds is None else math.ceil(load_seconds)
 
 
 def cut_off() -> GatewayError:

@@ -59,22 +59,62 @@ class Member:
 class Failed:
     """A worker of a Model that has failed: when, why, and of which template."""
 
+    uid: str
     template: str
     reason: str
+    message: str
     at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BackOff:
+    """Failures in a row of workers of one template; ``last`` is the latest of them."""
+
+    failures: int
+    last: Failed
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the next worker of the template would fail as well."""
+        return self.last.reason in PERMANENT
+
+    @property
+    def retry_at(self) -> datetime | None:
+        """When the next worker may be made; None: only of another template."""
+        if self.permanent:
+            return None
+        doubled: timedelta = FIRST_PAUSE * 2 ** min(self.failures - 1, 16)
+        return self.last.at + min(LONGEST_PAUSE, doubled)
+
+    def holds(self, now: datetime) -> bool:
+        """Whether no worker may be made now."""
+        return self.retry_at is None or now < self.retry_at
+
+
+def count_failures(known: BackOff | None, template: str, failed: Iterable[Failed], *, proven: bool) -> BackOff | None:
+    """Return the failures in a row of this template: those known, and those that have come since.
+
+    None counts any more once a worker of it is ``proven``: it has served for a while.
+    """
+    if known is not None and known.last.template != template:
+        known = None
+    for each in sorted(failed, key=lambda one: (one.at, one.uid)):
+        seen = known is not None and (each.at, each.uid) <= (known.last.at, known.last.uid)
+        if each.template == template and not seen:
+            known = BackOff(known.failures + 1 if known else 1, each)
+    return None if proven and known is not None and not known.permanent else known
 
 
 @dataclass(frozen=True)
 class ScalePlan:
-    """``keep`` are the uids that neither idleness nor the room of others may end; ``retry_at`` ends a pause."""
+    """``keep`` are the uids that neither idleness nor the room of others may end."""
 
     desired: int
     create: int = 0
     let_go: tuple[str, ...] = ()
     keep: frozenset[str] = field(default_factory=frozenset)
-    retry_at: datetime | None = None
-    #: a failure that only another spec can mend: nothing is made before
-    hopeless: Failed | None = None
+    #: workers are missing and none is made: too many have failed
+    held: bool = False
 
 
 def floor(scale: Scale, *, demand: bool) -> int:
@@ -92,7 +132,7 @@ def plan_scale(
     scale: Scale,
     template: str,
     members: Sequence[Member],
-    failed: Iterable[Failed],
+    back_off: BackOff | None,
     now: datetime,
     *,
     demand: bool,
@@ -105,32 +145,18 @@ def plan_scale(
     missing = wanted - len(here)
     if old and len(current) < wanted and not any(member.state in _COMING for member in current):
         missing = max(missing, 1)  # one more for the time of the change
-    hopeless, retry_at = _back_off(template, failed, now)
-    paused = hopeless is not None or retry_at is not None
+    held = missing > 0 and back_off is not None and back_off.holds(now)
     return ScalePlan(
         desired=wanted,
-        create=0 if paused else max(0, missing),
+        create=0 if held else max(0, missing),
         let_go=tuple(_let_go(scale, wanted, current, old)),
         keep=_keep(floor(scale, demand=demand), current, old),
-        retry_at=retry_at if missing > 0 else None,
-        hopeless=hopeless if missing > 0 else None,
+        held=held,
     )
 
 
 def _within(count: int, scale: Scale) -> int:
     return max(0, min(count, scale.max_replicas))
-
-
-def _back_off(template: str, failed: Iterable[Failed], now: datetime) -> tuple[Failed | None, datetime | None]:
-    ours = sorted((each for each in failed if each.template == template), key=lambda each: each.at)
-    if not ours:
-        return None, None
-    hopeless = next((each for each in reversed(ours) if each.reason in PERMANENT), None)
-    if hopeless is not None:
-        return hopeless, None
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(len(ours) - 1, 16))
-    retry_at = ours[-1].at + pause
-    return None, retry_at if now < retry_at else None
 
 
 def _let_go(scale: Scale, wanted: int, current: Sequence[Member], old: Sequence[Member]) -> Iterator[str]:

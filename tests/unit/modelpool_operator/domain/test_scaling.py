@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelpool_api import STATES, WorkerState
-from modelpool_operator.domain.scaling import Failed, Member, Scale, desired, plan_scale
+from modelpool_operator.domain.scaling import BackOff, Failed, Member, Scale, count_failures, desired, plan_scale
 
 _S = WorkerState
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -23,11 +23,12 @@ def waiting(name: str, **more) -> Member:
 
 
 def plan(scale, members=(), failed=(), *, demand=False, seconds=0.0):
-    return plan_scale(scale, "new", list(members), failed, NOW + timedelta(seconds=seconds), demand=demand)
+    back_off = count_failures(None, "new", failed, proven=False)
+    return plan_scale(scale, "new", list(members), back_off, NOW + timedelta(seconds=seconds), demand=demand)
 
 
-def failure(reason="OOMKilled", *, ago=0.0, template="new") -> Failed:
-    return Failed(template, reason, NOW - timedelta(seconds=ago))
+def failure(reason="OOMKilled", *, ago=0.0, template="new", uid="one") -> Failed:
+    return Failed(uid, template, reason, "a sentence", NOW - timedelta(seconds=ago))
 
 
 @pytest.mark.parametrize(
@@ -133,24 +134,40 @@ def test_each_failure_doubles_the_pause_up_to_five_minutes(failures, pause):
     failed = [failure(ago=number) for number in range(failures)]
     scale = Scale(min_replicas=1)
     early = plan(scale, failed=failed, seconds=pause - 1)
-    assert early.create == 0
-    assert early.retry_at == NOW + timedelta(seconds=pause)
+    assert (early.create, early.held) == (0, True)
     late = plan(scale, failed=failed, seconds=pause)
-    assert (late.create, late.retry_at) == (1, None)
+    assert (late.create, late.held) == (1, False)
 
 
 @pytest.mark.parametrize("reason", ["ModelLoadFailed", "ConfigError", "ExceedsPool"])
 def test_an_error_that_will_not_go_away_waits_for_another_spec(reason):
     scale = Scale(min_replicas=1)
-    found = plan(scale, failed=[failure(reason), failure(ago=-5)], seconds=86_400)
-    assert (found.create, found.retry_at) == (0, None)
-    assert found.hopeless == failure(reason)
+    found = plan(scale, failed=[failure(ago=5), failure(reason)], seconds=86_400)
+    assert (found.create, found.held) == (0, True)
     assert plan(scale, failed=[failure(reason, template="old")]).create == 1
 
 
 def test_who_has_enough_workers_has_no_pause_to_tell_of():
     found = plan(Scale(min_replicas=1), [member("a")], [failure()])
-    assert (found.retry_at, found.hopeless) == (None, None)
+    assert not found.held
+
+
+def test_failures_are_counted_once_each_and_only_of_the_present_template():
+    first = count_failures(None, "new", [failure(ago=9), failure(ago=5, template="old")], proven=False)
+    assert first == BackOff(1, failure(ago=9))
+    assert count_failures(first, "new", [failure(ago=9)], proven=False) == first
+    second = count_failures(first, "new", [failure(ago=9), failure(ago=3, uid="two")], proven=False)
+    assert second == BackOff(2, failure(ago=3, uid="two"))
+    assert count_failures(second, "newer", [failure(ago=3, uid="two")], proven=False) is None
+
+
+def test_a_worker_that_has_served_for_a_while_ends_the_count_of_failures():
+    assert count_failures(BackOff(3, failure()), "new", [], proven=True) is None
+
+
+def test_two_that_fail_in_the_same_instant_are_two():
+    both = count_failures(None, "new", [failure(uid="b"), failure(uid="a")], proven=False)
+    assert both == BackOff(2, failure(uid="b"))
 
 
 members_drawn = st.lists(

@@ -1,0 +1,182 @@
+"""The HTTP server: uvicorn on httptools, with bounds for heads, and a word to the application when a client leaves."""
+
+import asyncio
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from modelpool_gateway.errors import GatewayError
+
+#: Where the application finds `Leaving` in the scope's extensions.
+LEAVING: Final = "modelpool.leaving"
+MAX_HEAD_BYTES: Final = 32 * 1024
+#: From a connection's beginning, or the first byte of its next request, to the end of that request's head, seconds.
+HEAD_SECONDS: Final = 20.0
+_BACKLOG: Final = 4096
+_KEEP_ALIVE_SECONDS: Final = 75
+_MOST: Final = 16_384
+
+
+class Leaving:
+    """Whether the client of a request has left; ``then`` is called when it does."""
+
+    __slots__ = ("_cut", "left", "then")
+
+    def __init__(self, cut: Callable[[], None]) -> None:
+        self.left = False
+        self.then: Callable[[], object] | None = None
+        self._cut = cut
+
+    def cut(self) -> None:
+        """Cut the connection: what the client has of the answer is not the whole of it."""
+        self._cut()
+
+    def happened(self) -> None:
+        """The client has left."""
+        self.left = True
+        if self.then is not None:
+            self.then()
+
+
+def most_connections() -> int:
+    """Return how many clients may be connected: each may need a second connection, to a worker."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST if soft == resource.RLIM_INFINITY else max(16, min(_MOST, soft // 3))
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that is closed when it is late with a request's head or its head is too large."""
+
+    head_seconds: float = HEAD_SECONDS
+    most: int = most_connections()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._late: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._in_head = True
+        self._leaving: list[Leaving] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a new connection."""
+        super().connection_made(transport)
+        self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+        if len(self.connections) > self.most:
+            said = f"{self.most} clients are connected already"
+            self._refuse(GatewayError(503, "too_many_connections", said, retry_after=2))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever works for the client."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+        leaving, self._leaving = self._leaving, []
+        for each in leaving:
+            each.happened()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a head has to end in time and be small."""
+        if self._in_head:
+            if self._late is None:
+                self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._in_head = True
+        leaving = Leaving(self.transport.abort)
+        self._leaving.append(leaving)
+        self.scope["extensions"] = {LEAVING: leaving}  # type: ignore[dict-item]
+
+    def on_headers_complete(self) -> None:
+        """The head is there."""
+        self._in_head, self._head_bytes = False, 0
+        self._stop_waiting()
+        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._refuse(GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+            return
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is there as a whole; the next one begins with a head."""
+        super().on_message_complete()
+        self._in_head = True
+
+    def on_response_complete(self) -> None:
+        """Forget who waited for this answer: the oldest."""
+        if self._leaving:
+            self._leaving.pop(0)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request in the shape of every other error; then close."""
+        del msg
+        self._refuse(GatewayError(400, "invalid_request", "this is no valid HTTP/1.1 request"))
+
+    def _refuse(self, error: GatewayError) -> None:
+        if self.transport.is_closing():
+            return
+        body = error.body()
+        head = f"HTTP/1.1 {error.status} Refused\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        if self.cycle is None or self.cycle.response_complete:  # never into the middle of another answer
+            self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        self.transport.close()
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server that leaves the signals to the gateway."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Capture none: SIGTERM means drain."""
+        yield
+
+
+def create_server(app: Any, drain_seconds: float) -> Server:
+    """Return a server without access log; connections, heads and the time for them are bounded."""
+    config = uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(drain_seconds)),
+    )
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket; an empty host means every address, IPv6 included where the machine has it."""
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
