@@ -19,6 +19,7 @@ _MAX_KEYS: Final = 256
 _MAX_FILE_BYTES: Final = 16 * 1024
 _MIN_KEY_CHARS: Final = 16
 _MAX_PATTERNS: Final = 64
+_EXPECTED: Final = 'expected a key, or JSON such as {"key": "sk-…", "models": ["minilm", "llama-*"]}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,3 @@ def read_key(name: str, content: bytes) -> ApiKey:
     if not isinstance(models, list) or len(models) > _MAX_PATTERNS or not all(isinstance(each, str) for each in models):
         raise ValueError(_EXPECTED)
     return ApiKey(name, hashlib.sha256(key.encode()).digest(), tuple(models))
-
-
-_EXPECTED: Final = 'expected a key, or JSON such as {"key": "sk-…", "models": ["minilm", "llama-*"]}'

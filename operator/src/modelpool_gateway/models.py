@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from modelpool_operator.domain.podview import parse_time
+
 Key = tuple[str, str]
 
 
@@ -121,7 +123,4 @@ def _pause(meta: Mapping[str, Any], status: Mapping[str, Any]) -> Pause | None:
     # what was found out of an older spec says nothing of this one
     if not told or status.get("observedGeneration") != meta.get("generation"):
         return None
-    until = told.get("retryTime")
-    return Pause(
-        told.get("reason") or "Failed", told.get("message") or "", datetime.fromisoformat(until) if until else None
-    )
+    return Pause(told.get("reason") or "Failed", told.get("message") or "", parse_time(told.get("retryTime")))

@@ -11,10 +11,10 @@ from modelpool_api import WorkerState
 from modelpool_gateway import errors
 from modelpool_gateway.directory import COMING, Worker
 from modelpool_gateway.models import Model
+from modelpool_operator.api.names import Reason
 
 #: Reasons of a worker that only waits and can never get what it asks for as things are.
-_IN_VAIN: Final = frozenset({"ExceedsPool", "ConfigError", "PoolNotFound"})
-_HELD: Final = "PoolHeld"
+_IN_VAIN: Final = frozenset({Reason.EXCEEDS_POOL, Reason.CONFIG, Reason.POOL_NOT_FOUND})
 
 
 def expect(workers: Sequence[Worker], models: Sequence[Model], tried: Container[str], now: datetime) -> Model | None:
@@ -30,7 +30,7 @@ def expect(workers: Sequence[Worker], models: Sequence[Model], tried: Container[
     coming = [worker for worker in workers if worker.state in COMING and not worker.leaving]
     stuck = [worker for worker in coming if worker.reason in _IN_VAIN]
     if len(coming) > len(stuck):
-        held = [worker for worker in coming if worker.reason == _HELD]
+        held = [worker for worker in coming if worker.reason == Reason.POOL_HELD]
         if len(held) == len(coming):
             raise errors.held_back(held[0].reason, held[0].message)
         return _wanted(models, now)
@@ -55,11 +55,9 @@ def _wanted(models: Sequence[Model], now: datetime) -> Model | None:
 def _asked(models: Sequence[Model], now: datetime) -> Model:
     if (able := _wanted(models, now)) is not None:
         return able
-    on = [model for model in models if not model.off]
-    if not on:
+    pauses = [model.pause for model in models if not model.off and model.pause]
+    if not pauses:  # one that is on and has no pause would be able
         raise errors.switched_off()
-    pause = on[0].pause
-    if pause is None:  # not reached: one without a pause is able
-        raise errors.nobody_serves()
+    pause = pauses[0]
     wait = None if pause.until is None else (pause.until - now).total_seconds()
     raise errors.worker_failed(pause.reason, pause.message, wait)

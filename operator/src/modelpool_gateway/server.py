@@ -10,6 +10,7 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from modelpool_api.listener import open_listener
 from modelpool_gateway.errors import GatewayError
 
 #: Where the application finds `Leaving` in the scope's extensions.
@@ -65,7 +66,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection."""
         super().connection_made(transport)
-        self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+        self._await_head()
         if len(self.connections) > self.most:
             said = f"{self.most} clients are connected already"
             self._refuse(GatewayError(503, "too_many_connections", said, retry_after=2))
@@ -82,11 +83,11 @@ class Connection(HttpToolsProtocol):
         """Take bytes; a head has to end in time and be small."""
         if self._in_head:
             if self._late is None:
-                self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+                self._await_head()
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse(GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -101,7 +102,7 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head_bytes = False, 0
         self._stop_waiting()
         if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
-            self._refuse(GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes"))
+            self._refuse(_head_too_large())
             return
         super().on_headers_complete()
 
@@ -130,10 +131,17 @@ class Connection(HttpToolsProtocol):
             self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self.transport.close()
 
+    def _await_head(self) -> None:
+        self._late = self.loop.call_later(self.head_seconds, self.transport.close)
+
     def _stop_waiting(self) -> None:
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+def _head_too_large() -> GatewayError:
+    return GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
 
 
 class Server(uvicorn.Server):
@@ -166,17 +174,5 @@ def create_server(app: Any, drain_seconds: float) -> Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; an empty host means every address, IPv6 included where the machine has it."""
-    both = not host and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    """Open a listening socket, as `open_listener` says. Raises ``OSError``."""
+    return open_listener(host, port, _BACKLOG)

@@ -8,7 +8,7 @@ the answer on piece by piece, never follow, decode or keep anything.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -185,15 +185,9 @@ class Connection(asyncio.Protocol):
             self._pieces.appendleft(data)
             self._buffered += len(data)
 
-    def abort(self) -> None:
-        """Cut the connection: the worker sees that nobody waits any more."""
-        if self._transport is not None:
-            self._transport.abort()
-        self._error = self._error or UpstreamError("the exchange was given up")
-
-    def give_up(self, message: str) -> None:
-        """End the exchange with an error for whoever waits for it."""
-        self._fail(message)
+    def abort(self, why: str = "the exchange was given up") -> None:
+        """Cut the connection: the worker sees that nobody waits any more; whoever still does gets an error."""
+        self._fail(why)
 
     def close(self) -> None:
         """Close the connection."""
@@ -254,7 +248,7 @@ class Pool:
         if len(resting) > _MAX_IDLE:
             resting.pop(0).close()
 
-    def sweep(self, known: Sequence[str] | set[str]) -> None:
+    def sweep(self, known: Container[str]) -> None:
         """Close what has rested too long, and all connections to addresses that no worker has any more."""
         now = self._monotonic()
         for endpoint, resting in list(self._idle.items()):

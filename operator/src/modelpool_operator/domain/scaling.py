@@ -94,13 +94,14 @@ class BackOff:
 def count_failures(known: BackOff | None, template: str, failed: Iterable[Failed], *, proven: bool) -> BackOff | None:
     """Return the failures in a row of this template: those known, and those that have come since.
 
-    None counts any more once a worker of it is ``proven``: it has served for a while.
+    None counts any more once a worker of it is ``proven``: it has served for a while. One that another try cannot mend
+    stays the last word, whatever others that were on their way fail of.
     """
     if known is not None and known.last.template != template:
         known = None
     for each in sorted(failed, key=lambda one: (one.at, one.uid)):
         seen = known is not None and (each.at, each.uid) <= (known.last.at, known.last.uid)
-        if each.template == template and not seen:
+        if each.template == template and not seen and not (known and known.permanent):
             known = BackOff(known.failures + 1 if known else 1, each)
     return None if proven and known is not None and not known.permanent else known
 

@@ -135,6 +135,7 @@ def test_each_failure_doubles_the_pause_up_to_five_minutes(failures, pause):
     scale = Scale(min_replicas=1)
     early = plan(scale, failed=failed, seconds=pause - 1)
     assert (early.create, early.held) == (0, True)
+    assert count_failures(None, "new", failed, proven=False).retry_at == NOW + timedelta(seconds=pause)
     late = plan(scale, failed=failed, seconds=pause)
     assert (late.create, late.held) == (1, False)
 
@@ -142,8 +143,11 @@ def test_each_failure_doubles_the_pause_up_to_five_minutes(failures, pause):
 @pytest.mark.parametrize("reason", ["ModelLoadFailed", "ConfigError", "ExceedsPool"])
 def test_an_error_that_will_not_go_away_waits_for_another_spec(reason):
     scale = Scale(min_replicas=1)
-    found = plan(scale, failed=[failure(ago=5), failure(reason)], seconds=86_400)
+    failed = [failure(reason), failure(ago=-5)]
+    found = plan(scale, failed=failed, seconds=86_400)
     assert (found.create, found.held) == (0, True)
+    hopeless = count_failures(None, "new", failed, proven=False)
+    assert (hopeless.last, hopeless.retry_at) == (failure(reason), None)
     assert plan(scale, failed=[failure(reason, template="old")]).create == 1
 
 

@@ -8,6 +8,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
+from modelpool_api.listener import open_listener
 from modelpool_worker.web.connection import MAX_HEADER_BYTES, Connection
 
 _BACKLOG: Final = 1024
@@ -46,21 +47,5 @@ def create_server(app: ASGIApp) -> Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket; an empty host means every address, IPv6 included where the machine has it.
-
-    Raises ``OSError``.
-    """
-    both = not host and socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
-    # asyncio turns Nagle's algorithm off only where the protocol is named; else answers wait 40 ms for an ACK
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    """Open a listening socket, as `open_listener` says. Raises ``OSError``."""
+    return open_listener(host, port, _BACKLOG)
