@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from modelpool_operator.api import names
-from modelpool_operator.domain.errors import ApiError, NotFoundError
+from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.domain.idle_eviction import idle_eviction_due
 from modelpool_operator.domain.pods import ImageSettings
 from modelpool_operator.kube.client import KubeClient
@@ -337,28 +337,6 @@ class Controller:
     def _add_pool(self, key: Key) -> None:
         if key[1]:
             self._queue.add(("pool", *key))
-
-
-async def wait_for_crds(client: KubeClient, patience: float = 5.0) -> None:
-    """Return once the API server serves all our resources: before that there is nothing to watch."""
-    expected, said = {names.MODEL_WORKERS, names.MODEL_POOLS, names.MODELS}, False
-    while True:
-        try:
-            served = await client.get(f"/apis/{names.GROUP}/{names.VERSION}")
-            missing = expected - {each["name"] for each in served["resources"]}
-        except NotFoundError:
-            missing = expected
-        except ApiError as error:
-            _log.warning("api.unavailable", error=str(error)[:500])
-            await asyncio.sleep(patience)
-            continue
-        if not missing:
-            return
-        if not said:
-            expected_names = [f"{plural}.{names.GROUP}" for plural in sorted(missing)]
-            _log.warning("crds.missing", expected=expected_names, fix="apply crds/")
-            said = True
-        await asyncio.sleep(patience)
 
 
 def _observe(cache: ObjectCache[Any], obj: dict[str, Any]) -> bool:
