@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 
@@ -17,7 +18,7 @@ from modelpool_worker.capabilities.base import LoadRequest
 from modelpool_worker.capabilities.image_embedding import ImageEmbedding
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, QueueFullError
 from modelpool_worker.imaging.encoded import encoded_image
-from modelpool_worker.imaging.pixel_budget import PixelBudget
+from modelpool_worker.imaging.pixel_budget import PixelBudget, Share
 from tiny_models import image_encoder
 from tiny_models.byte_level import byte_level
 
@@ -209,6 +210,31 @@ def test_what_waits_in_memory_is_bounded_and_freed(folders):
     del first
     gc.collect()
     assert model.prepare(PICTURES[2:4])
+
+
+def test_many_images_of_one_request_do_not_compete_with_each_other(folders):
+    """Not even where they are prepared one by one, while the first ones still wait for the model."""
+    model = ImageEmbedding()
+    model.load(ask(folders("clip")))
+    model._budget = PixelBudget(3 * 32 * 32 * 4 * 2)
+    share = Share("input")
+    first, second, third = (replace(image, share=share) for image in PICTURES[:3])
+    waiting = model.prepare([first]) + model.prepare([second])
+    with pytest.raises(InvalidRequestError, match="at most 2 like these"):
+        model.prepare([third])
+    with pytest.raises(QueueFullError):
+        model.prepare(PICTURES[3:4])
+    assert len(waiting) == 2
+
+
+def test_where_memory_is_short_a_batch_of_images_is_taken_nevertheless(folders, monkeypatch):
+    monkeypatch.setattr("modelpool_worker.capabilities.image_embedding.free_bytes", lambda _device: 0)
+    model = ImageEmbedding()
+    model.load(ask(folders("clip")))
+    share = Share("input")
+    assert model.prepare([replace(PICTURES[0], share=share)] * 16)
+    with pytest.raises(InvalidRequestError, match="at most 16 like these"):
+        model.prepare([replace(PICTURES[0], share=share)])
 
 
 def test_a_processor_saved_with_its_tokenizer_in_one_file(folders, tmp_path):

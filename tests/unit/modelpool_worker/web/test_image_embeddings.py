@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import json
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from io import BytesIO
 
 import httpx
@@ -16,6 +17,7 @@ from PIL import Image
 
 from modelpool_worker.capabilities.image_embedding import ImageEmbedding
 from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.openai.image_embeddings import MAX_INPUTS
 from modelpool_worker.openai.multipart import MAX_PARTS
 from modelpool_worker.web.body_budget import BodyBudget
@@ -377,6 +379,40 @@ async def test_large_images_are_prepared_one_by_one_and_small_ones_together(embe
         worker.capability.prepared.clear()
         vectors(await post(http, [item(RED)] * 5))
         assert worker.capability.prepared == [5]
+
+
+@contextmanager
+def without_collector():
+    """Nothing that was forgotten in a circle is found: what is freed was let go of."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def once_there_is_room(http, given):
+    """Ask again after a 429, as clients do: a batch of a request that was refused may still be running."""
+    for _attempt in range(200):
+        answer = await post(http, given)
+        if answer.status_code != 429:
+            return answer
+    raise AssertionError("an idle worker has no room")
+
+
+async def test_a_request_of_more_images_than_fit_in_memory_is_refused_for_good_and_others_are_served(embedding):
+    one = 3 * 32 * 32 * 4
+    async with embedding() as (worker, http), asyncio.timeout(60):
+        worker.capability._budget = PixelBudget(4 * one)
+        large, small = item(picture(size=(400, 300))), item(RED)  # prepared one by one, and all together
+        with without_collector():
+            for kind in (large, small, large):
+                answer = await once_there_is_room(http, [kind] * 5)
+                assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+                assert "at most 4 like these in one request" in answer.json()["error"]["message"]
+                for _time in range(2):
+                    assert len(vectors(await once_there_is_room(http, [kind] * 4))) == 4
+        assert worker.machine.pending == 0
 
 
 async def test_of_a_client_that_leaves_no_further_image_is_decoded(embedding):

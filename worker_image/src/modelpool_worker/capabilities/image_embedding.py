@@ -5,7 +5,7 @@ A vector is the pooled output (projected, for models of image and text) made len
 Importing this module imports torch and transformers, which takes seconds: only the load thread does it.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -45,7 +45,7 @@ class _Input(NamedTuple):
     """One input of the model: its tensors by name, each with a batch of one."""
 
     text: bool
-    tensors: Mapping[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]
 
     @property
     def group(self) -> Hashable:
@@ -85,8 +85,11 @@ class ImageEmbedding:
         texts = getattr(config, "text_config", None)
         if self._pair and texts is not None and (files.folder / "tokenizer.json").exists():
             self._load_tokenizer(files, int(texts.max_position_embeddings), fixed=config.model_type in _FIXED_LENGTH)
-        self._budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
         vector_size = self._try_out(files.source)
+        # a batch's own room at least: where memory is short a request of some images must not be refused for ever
+        one = sum(tensor.nbytes for tensor in self._read_image(_WARM_UP_IMAGE).tensors.values())
+        waiting = int(free_bytes(torch.device("cpu")) * _WAITING_SHARE)
+        self._budget = PixelBudget(max(waiting, one * _CPU_ITEMS))
         items = _CPU_ITEMS if self._device.type == "cpu" else None
         return Loaded(str(self._device), name_of(self._dtype), vector_size, max_items=items)
 
@@ -102,22 +105,14 @@ class ImageEmbedding:
     def prepare(self, inputs: Sequence[EncodedImage | str]) -> list[Prepared]:
         """Decode images and make the model's inputs of them, and of texts their tokens. Each alone, as if it came so.
 
-        Raises ``InvalidRequestError``, or ``QueueFullError`` where the images that wait take too much memory.
+        Raises ``InvalidRequestError``, also where the images of one request take too much memory together, and
+        ``QueueFullError`` where those of other requests do.
         """
-        prepared: list[Prepared] = []
-        for given in inputs:
-            if isinstance(given, str):
-                made = self._read_text(given)
-                cost = tokens = made.tensors["input_ids"].shape[1]
-            else:
-                made = self._read_image(decode_image(given.data, max_pixels=given.max_pixels, param="input"))
-                self._budget.hold(made.tensors.values())
-                cost = tokens = max(1, made.tensors["pixel_values"].numel() // _PATCH)
-            prepared.append(Prepared(made, cost, tokens, made.group))
-        return prepared
+        # no list by name: an error remembers this frame, and would hold the room of what was well for a while
+        return [self._prepare(given) for given in inputs]
 
     def run_batch(self, values: Sequence[_Input], wanted: Callable[[], bool]) -> list[Vector]:
-        """Embed inputs of one group; the result does not depend on what else is in the batch."""
+        """Embed inputs of one group and let go of them; the result does not depend on what else is in the batch."""
         inputs = {name: self._cast(torch.cat([value.tensors[name] for value in values])) for name in values[0].tensors}
         with torch.inference_mode():
             if values[0].text:
@@ -128,6 +123,9 @@ class ImageEmbedding:
                 output = self._model(**inputs, return_dict=True)
             vectors = torch.nn.functional.normalize(output.pooler_output.float().flatten(1), p=2, dim=1)
             rows: Vector = vectors.cpu().numpy()
+        for value in values:
+            # whoever remembers the batch, until the next one perhaps, must not hold room that others wait for
+            value.tensors.clear()
         return list(rows)
 
     def unload(self) -> None:
@@ -149,6 +147,16 @@ class ImageEmbedding:
             "return_tensors": "pt",
         }
         self._text_names = ("input_ids",) if fixed else ("input_ids", "attention_mask")
+
+    def _prepare(self, given: EncodedImage | str) -> Prepared:
+        if isinstance(given, str):
+            made = self._read_text(given)
+            cost = made.tensors["input_ids"].shape[1]
+        else:
+            made = self._read_image(decode_image(given.data, max_pixels=given.max_pixels, param="input"))
+            self._budget.hold(made.tensors.values(), given.share)
+            cost = max(1, made.tensors["pixel_values"].numel() // _PATCH)
+        return Prepared(made, cost, cost, made.group)
 
     def _read_image(self, image: Image.Image) -> _Input:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from modelpool_worker.imaging.encoded import EncodedImage, encoded_image
 from modelpool_worker.imaging.fetch import ImageFetcher
+from modelpool_worker.imaging.pixel_budget import Share
 from modelpool_worker.imaging.sources import ImageUrl
 from modelpool_worker.openai.embeddings import encode_answer
 from modelpool_worker.openai.image_embeddings import Expected, Input, parse_request
@@ -47,8 +49,11 @@ class ImageEmbeddings(Endpoint):
     async def _run(self, job: Job, inputs: Sequence[Input]) -> tuple[list[Any], int]:
         # admitted before they are fetched: whoever waits for them is pending, and was not refused in vain
         fetched = await self._fetched([each for each in inputs if isinstance(each, ImageUrl)])
+        given = [fetched[each] if isinstance(each, ImageUrl) else each for each in inputs]
+        # an image that is there twice is decoded twice, and takes its part of the memory twice
+        share = Share("input")
         return await self.runner.compute(
-            job, [fetched[each] if isinstance(each, ImageUrl) else each for each in inputs]
+            job, [replace(each, share=share) if isinstance(each, EncodedImage) else each for each in given]
         )
 
     async def _fetched(self, urls: Sequence[ImageUrl]) -> dict[ImageUrl, EncodedImage]:
