@@ -110,7 +110,7 @@ class Shelf:
         self.found = found
         self.fetching, self.given_up = asyncio.Event(), asyncio.Event()
 
-    async def fetch_all(self, urls, *, param):
+    async def fetch_all(self, urls, *, param, take):
         if not urls:
             return {}
         self.fetching.set()
@@ -121,16 +121,18 @@ class Shelf:
                 await asyncio.Event().wait()
             finally:
                 self.given_up.set()
+        for _url in urls:
+            take(len(self.found))
         return dict.fromkeys(urls, self.found)
 
 
-def serving(worker):
-    return Serving(worker.settings, worker.machine, worker.runner, worker.metrics, BodyBudget(2**20))
+def serving(worker, bodies=None):
+    return Serving(worker.settings, worker.machine, worker.runner, worker.metrics, bodies or BodyBudget(2**20))
 
 
-def beside(worker, shelf):
+def beside(worker, shelf, bodies=None):
     """A client of the worker's endpoint that fetches from the shelf."""
-    endpoint = ImageEmbeddings(serving(worker), shelf)
+    endpoint = ImageEmbeddings(serving(worker, bodies), shelf)
     return httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://worker")
 
 
@@ -369,6 +371,24 @@ async def test_a_request_is_pending_while_its_images_are_fetched_and_a_client_th
             await shelf.given_up.wait()
             await request
         assert worker.machine.pending == 0
+
+
+async def test_what_was_fetched_is_held_until_the_answer_and_others_are_told_to_come_again(embedding):
+    there = {"image": "https://images.example/x"}
+    large = picture(size=(400, 300), kind="WEBP")
+    bodies = BodyBudget(len(large) + 200)
+    async with embedding() as (worker, _http), beside(worker, Shelf(large), bodies) as fetching:
+        worker.capability.preparing.clear()
+        worker.capability.prepare_gate.clear()
+        first = asyncio.create_task(post(fetching, there))
+        assert await asyncio.to_thread(worker.capability.preparing.wait, 20)
+        assert bodies.bytes > len(large)
+        refused = await post(fetching, there)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        worker.capability.prepare_gate.set()
+        assert len(vectors(await first)) == 1
+        assert len(vectors(await post(fetching, there))) == 1
+        assert (bodies.bytes, worker.machine.pending) == (0, 0)
 
 
 async def test_large_images_are_prepared_one_by_one_and_small_ones_together(embedding):

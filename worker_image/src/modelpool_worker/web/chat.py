@@ -39,7 +39,8 @@ class Chat(Generation):
             images: dict[ImageUrl, bytes] = {}
             if self._fetcher is not None and request.urls:
                 # admitted before they are fetched: whoever waits for them is pending, and was not refused in vain
-                images = await unless_left(receive, self._fetcher.fetch_all(request.urls, param="messages"))
+                fetching = self._fetcher.fetch_all(request.urls, param="messages", take=self.held(scope).take)
+                images = await unless_left(receive, fetching)
             texts = request.texts(images)
             if request.form.stream:
                 return await self.streamed(job, texts, answer, receive, send)
