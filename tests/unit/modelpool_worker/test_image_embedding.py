@@ -167,6 +167,53 @@ def test_bfloat16_is_close_to_float32(kind, loaded):
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-5)
 
 
+@pytest.fixture
+def calculating(monkeypatch):
+    """A machine that calculates in bfloat16 by itself, whatever this one does."""
+    monkeypatch.setattr("modelpool_worker.models.devices.has_bfloat16", lambda _device: True)
+
+
+def coarse(folder, tmp_path, side):
+    """The same model with what it says on one side hidden in a large number: bfloat16 rounds it away, float32 does not.
+
+    The large number is the same in every place, and what projects sums up to nothing over the places.
+    """
+    norm, projection = {
+        "images": ("vision_model.post_layernorm.bias", "visual_projection.weight"),
+        "texts": ("text_model.final_layer_norm.bias", "text_projection.weight"),
+    }[side]
+    made = copied(folder, tmp_path)
+    weights = load_file(made / "model.safetensors")
+    weights[norm] += 1000
+    weights[projection] -= weights[projection].mean(dim=1, keepdim=True)
+    save_file(weights, made / "model.safetensors", {"format": "pt"})
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_is_bfloat16_where_the_vectors_keep_their_direction(kind, folders, loaded, calculating):
+    model = ImageEmbedding()
+    assert model.load(ask(folders(kind), "auto")).dtype == "bfloat16"
+    np.testing.assert_array_equal(vectors(model, PICTURES), vectors(loaded(kind, "bfloat16"), PICTURES))
+
+
+@pytest.mark.parametrize(("side", "inputs"), [("images", PICTURES), ("texts", TEXTS)], ids=["images", "texts"])
+def test_auto_stays_with_float32_where_rounding_turns_vectors(folders, tmp_path, calculating, side, inputs):
+    folder = coarse(folders("clip"), tmp_path, side)
+    made = {}
+    for asked in ("auto", "bfloat16", "float32"):
+        model = ImageEmbedding()
+        assert model.load(ask(folder, asked)).dtype == ("float32" if asked == "auto" else asked)
+        made[asked] = vectors(model, inputs)
+    np.testing.assert_array_equal(made["auto"], made["float32"])
+    assert (made["float32"] * made["bfloat16"]).sum(axis=1).min() < 0.999, "bfloat16 must be too coarse for this model"
+
+
+def test_without_room_for_both_formats_auto_is_bfloat16_uncompared(folders, tmp_path, calculating, monkeypatch):
+    monkeypatch.setattr("modelpool_worker.embedding.rounding.free_bytes", lambda _device: 1000)
+    assert ImageEmbedding().load(ask(coarse(folders("clip"), tmp_path, "images"), "auto")).dtype == "bfloat16"
+
+
 def test_the_same_pixels_in_another_file_give_the_same_vector(loaded):
     image = Image.open(BytesIO(PICTURES[0].data))
     file = BytesIO()

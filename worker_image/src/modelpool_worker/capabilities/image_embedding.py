@@ -19,14 +19,22 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Prepared
+from modelpool_worker.embedding.rounding import agree, choose_compared
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
 from modelpool_worker.imaging.decode import decode_image
 from modelpool_worker.imaging.encoded import EncodedImage
 from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.models import model_files
-from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
+from modelpool_worker.models.devices import choose_device, name_of, reserved_mib
 from modelpool_worker.models.memory import free_bytes
-from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, load_tokenizer, read_config
+from modelpool_worker.models.pretrained import (
+    build_skeleton,
+    check_weights,
+    convert,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
 from modelpool_worker.models.processors import load_image_processor
 
 Vector = NDArray[np.float32]
@@ -76,7 +84,8 @@ class ImageEmbedding:
         files = model_files.check(request.folder, request.source)
         config = _config(files)
         self._pair = type(config) in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING
-        self._dtype = choose_dtype(request.dtype, self._device)
+        dtype, compares = choose_compared(request.dtype, files, self._device)
+        self._dtype = torch.float32 if compares else dtype
         skeleton = build_skeleton(AutoModel, config, files)
         check_weights(skeleton, files)
         _check_pooler(skeleton, files)
@@ -85,13 +94,17 @@ class ImageEmbedding:
         texts = getattr(config, "text_config", None)
         if self._pair and texts is not None and (files.folder / "tokenizer.json").exists():
             self._load_tokenizer(files, int(texts.max_position_embeddings), fixed=config.model_type in _FIXED_LENGTH)
-        vector_size = self._try_out(files.source)
+        vectors = self._try_out(files.source, _SAMPLES if compares else _SAMPLES[:1])
+        if compares and not self._converts(dtype, vectors, files.source):
+            self._model = None  # its weights are rounded by now
+            self._dtype = torch.float32
+            self._model = load_model(AutoModel, config, files, self._dtype, self._device)
         # a batch's own room at least: where memory is short a request of some images must not be refused for ever
         one = sum(tensor.nbytes for tensor in self._read_image(_WARM_UP_IMAGE).tensors.values())
         waiting = int(free_bytes(torch.device("cpu")) * _WAITING_SHARE)
         self._budget = PixelBudget(max(waiting, one * _CPU_ITEMS))
         items = _CPU_ITEMS if self._device.type == "cpu" else None
-        return Loaded(str(self._device), name_of(self._dtype), vector_size, max_items=items)
+        return Loaded(str(self._device), name_of(self._dtype), vectors.shape[1], max_items=items)
 
     def warm_up(self) -> None:
         """Embed two small images together, and a text where that is served."""
@@ -180,21 +193,37 @@ class ImageEmbedding:
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
 
-    def _try_out(self, source: str) -> int:
-        """Return the length of a vector; raise ``NeverLoadsError`` where model and processor do not fit together."""
+    def _converts(self, dtype: torch.dtype, exact: torch.Tensor, source: str) -> bool:
+        """Change the loaded model's format; return whether its vectors keep the direction they had before."""
+        convert(self._model, dtype)
+        self._dtype = dtype
+        return agree(exact, self._try_out(source, _SAMPLES))
+
+    def _try_out(self, source: str, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return the vectors of images, and of texts where they are served, each calculated alone.
+
+        Raises ``NeverLoadsError`` where model and processor do not fit together.
+        """
         try:
-            (vector,) = self.run_batch([self._read_image(_WARM_UP_IMAGE)], lambda: True)
+            inputs = [self._read_image(image) for image in images]
             if self._tokenizer is not None:
-                self.run_batch([self._read_text("try out")], lambda: True)
+                inputs += [self._read_text(text) for text in _SAMPLE_TEXTS[: len(images)]]
+            return torch.tensor(np.concatenate([self.run_batch([each], lambda: True) for each in inputs]))
         except Exception as error:  # whatever they make of each other's files
             raise NeverLoadsError(
                 f"{source} makes no vector of an image ({type(error).__name__}); expected one with a pooled output, "
                 "such as CLIP, SigLIP or DINOv2, with the processor and tokenizer that it came with"
             ) from error
-        return len(vector)
 
 
 _WARM_UP_IMAGE: Final = Image.new("RGB", (64, 64), "gray")
+_ROUND, _SLOPE = Image.radial_gradient("L"), Image.linear_gradient("L")
+#: Of these and the texts both formats' vectors are compared where ``auto`` may be bfloat16: areas, and fine lines.
+_SAMPLES: Final = (
+    Image.merge("RGB", (_ROUND, _SLOPE, _SLOPE.transpose(Image.Transpose.ROTATE_90))),
+    Image.effect_mandelbrot((256, 192), (-2, -1.2, 1, 1.2), 60).convert("RGB"),
+)
+_SAMPLE_TEXTS: Final = ("a red fox under the bridge, 3 p.m.", "two")
 
 
 def _config(files: model_files.ModelFiles) -> Any:
