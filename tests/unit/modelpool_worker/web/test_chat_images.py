@@ -9,7 +9,7 @@ import pytest
 
 from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.web.body_budget import BodyBudget
-from modelpool_worker.web.chat import Chat
+from modelpool_worker.web.chat import ImageChat
 from modelpool_worker.web.endpoint import Serving
 
 PATH = "/v1/chat/completions"
@@ -50,7 +50,7 @@ class Shelf:
 
 def endpoint(worker, fetcher, bodies=None):
     bodies = bodies or BodyBudget(2**20)
-    return Chat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics, bodies), fetcher)
+    return ImageChat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics, bodies), fetcher)
 
 
 def seen(worker):
