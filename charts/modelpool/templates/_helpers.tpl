@@ -14,6 +14,27 @@
 {{ include "modelpool.fullname" . }}-operator
 {{- end -}}
 
+{{- define "modelpool.gateway" -}}
+{{ include "modelpool.fullname" . }}-gateway
+{{- end -}}
+
+{{/* What a gateway's Deployment and Service select its pods by; never changes in a release. */}}
+{{- define "modelpool.gatewaySelector" -}}
+app.kubernetes.io/name: modelpool
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: gateway
+{{- end -}}
+
+{{/* The gateways' accounts, as a CEL list. */}}
+{{- define "modelpool.gatewayUsers" -}}
+{{- $name := include "modelpool.gateway" . -}}
+{{- $users := list -}}
+{{- range .Values.gateway.namespaces -}}
+{{- $users = append $users (printf "'system:serviceaccount:%s:%s'" . $name) -}}
+{{- end -}}
+[{{ join ", " $users }}]
+{{- end -}}
+
 {{- define "modelpool.drain" -}}
 {{ include "modelpool.fullname" . }}-drain
 {{- end -}}

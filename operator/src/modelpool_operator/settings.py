@@ -26,6 +26,9 @@ class OperatorSettings(BaseSettings):
     image_url_refused_networks: str = Field(
         default="", description="networks that they never fetch from, comma-separated, besides those not public"
     )
+    closed_inference: bool = Field(
+        default=False, description="workers answer only requests that carry their pool's token, as gateways' do"
+    )
 
     reconcile_workers: int = Field(default=16, ge=1, le=256, description="reconciles that may run at once")
     sweep_seconds: float = Field(default=30.0, gt=0, description="period of the full LIST that is the truth")

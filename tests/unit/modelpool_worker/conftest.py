@@ -133,7 +133,14 @@ def make_worker(tmp_path):
             queue,
             metrics,
             runner,
-            inference_app.create_app(settings, machine, runner, metrics, entries=known),
+            inference_app.create_app(
+                settings,
+                machine,
+                runner,
+                metrics,
+                entries=known,
+                token=token if settings.closed_inference else None,
+            ),
             lifecycle_app.create_app(machine, token, gauges=runner.gauges, wall_clock=lambda: 1_700_000_000.0),
         )
         made.append(worker)

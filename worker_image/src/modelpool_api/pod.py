@@ -31,6 +31,8 @@ ENV_DRAIN_TIMEOUT_SECONDS: Final = "MODELPOOL_DRAIN_TIMEOUT_SECONDS"
 ENV_IMAGE_URL_HOSTS: Final = "MODELPOOL_IMAGE_URL_HOSTS"
 #: networks that no image is fetched from, besides those that are not public
 ENV_IMAGE_URL_REFUSED_NETWORKS: Final = "MODELPOOL_IMAGE_URL_REFUSED_NETWORKS"
+#: true: the inference port, too, asks for the pool's token
+ENV_CLOSED_INFERENCE: Final = "MODELPOOL_CLOSED_INFERENCE"
 
 #: folder with the pool's bearer token in a file ``token``; it may change while the worker runs
 TOKEN_DIR: Final = "/var/run/modelpool/token"  # noqa: S105 - a path, not a secret

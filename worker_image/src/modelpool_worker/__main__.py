@@ -96,7 +96,9 @@ async def run(settings: WorkerSettings) -> Exit:
     )
     token = BearerToken(settings.token_file, time.monotonic)
     runner = Runner(settings, machine, queue, metrics, housekeeping=token.refresh)
-    inference = create_server(inference_app.create_app(settings, machine, runner, metrics))
+    inference = create_server(
+        inference_app.create_app(settings, machine, runner, metrics, token=token if settings.closed_inference else None)
+    )
     lifecycle = create_server(
         lifecycle_app.create_app(
             machine, token, gauges=runner.gauges, wall_clock=lambda: time.clock_gettime(time.CLOCK_REALTIME)

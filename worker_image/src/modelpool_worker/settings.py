@@ -34,6 +34,7 @@ class WorkerSettings(BaseSettings):
     host: str = Field(default="", max_length=255, description="address to listen on; empty: all, IPv6 included")
     inference_port: int = Field(default=pod.INFERENCE_PORT, ge=0, le=65535)
     lifecycle_port: int = Field(default=pod.LIFECYCLE_PORT, ge=0, le=65535)
+    closed_inference: bool = Field(default=False, description="the inference port, too, asks for the pool's token")
     token_dir: Path = Path(pod.TOKEN_DIR)
     cache_dir: Path = Path(pod.CACHE_DIR)
     termination_file: Path = Path(pod.TERMINATION_FILE)

@@ -24,7 +24,11 @@ _SOURCE_MOUNT: Final = f"{pod.MODEL_MOUNT}/source"
 
 @dataclass(frozen=True, slots=True)
 class ImageSettings:
-    """Which image serves a capability, how workers reach a model hub, and from where they fetch clients' pictures."""
+    """What an installation says of its workers' pods.
+
+    Which image serves a capability, how workers reach a model hub, from where they fetch clients' pictures, and
+    whether they answer only requests with their pool's token.
+    """
 
     default: str
     by_capability: Mapping[Capability, str]
@@ -32,6 +36,7 @@ class ImageSettings:
     hf_endpoint: str = ""
     url_hosts: str = ""
     url_refused_networks: str = ""
+    closed_inference: bool = False
 
 
 def template_problem(worker: WorkerView, pool: PoolView) -> str | None:
@@ -178,6 +183,8 @@ def _environment(
         pod.ENV_IMAGE_URL_HOSTS: images.url_hosts,
         pod.ENV_IMAGE_URL_REFUSED_NETWORKS: images.url_refused_networks,
     }
+    if images.closed_inference:
+        ours[pod.ENV_CLOSED_INFERENCE] = "true"
     if images.hf_endpoint:
         ours["HF_ENDPOINT"] = images.hf_endpoint
     # the user's come first: where a name is given twice the last one counts, and ours always count

@@ -77,6 +77,7 @@ class Controller:
             settings.hf_endpoint,
             settings.image_url_hosts,
             settings.image_url_refused_networks,
+            settings.closed_inference,
         )
         self._pools = PoolReconciler(
             client,

@@ -161,6 +161,12 @@ def test_what_images_are_fetched_from_is_the_installations_to_say_never_the_temp
     assert env(made(of, images=fetching))["MODELPOOL_IMAGE_URL_REFUSED_NETWORKS"] == "2001:db8::/32"
 
 
+def test_whether_requests_need_the_pools_token_is_the_installations_to_say():
+    closed = ImageSettings("worker:1", {}, "Always", closed_inference=True)
+    assert env(made(worker(), images=closed))["MODELPOOL_CLOSED_INFERENCE"] == "true"
+    assert "MODELPOOL_CLOSED_INFERENCE" not in env(made(worker()))
+
+
 def test_a_hub_token_comes_from_its_secret_and_a_mirror_from_the_settings():
     model = {
         "name": "m",

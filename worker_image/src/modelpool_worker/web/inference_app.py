@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -17,9 +18,14 @@ from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
 from modelpool_worker.settings import WorkerSettings
+from modelpool_worker.web.bearer import BearerToken
 from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.parts import HANDLERS, Guard, json_response
+from modelpool_worker.web.token_gate import TokenGate
+
+#: What the kubelet and Prometheus ask for.
+_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def create_app(
@@ -29,10 +35,12 @@ def create_app(
     metrics: WorkerMetrics,
     *,
     entries: Mapping[str, registry.Entry] = registry.ENTRIES,
+    token: BearerToken | None = None,
 ) -> ASGIApp:
     """Return the application of the inference port. It answers from the first moment, before a model is loaded.
 
-    ``entries`` are the capabilities there are, with their endpoints.
+    ``entries`` are the capabilities there are, with their endpoints. With a ``token`` only those who have it are
+    served; probes and metrics are for everybody.
     """
     serving = Serving(settings, machine, runner, metrics, BodyBudget(settings.max_bodies_bytes))
     created = int(time.clock_gettime(time.CLOCK_REALTIME))
@@ -69,4 +77,4 @@ def create_app(
         routes.append(Route(path, registry.find(place)(serving)))
     app = Starlette(routes=routes, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False  # a redirect would lead wherever the client's Host header says
-    return Guard(app)
+    return Guard(app if token is None else TokenGate(app, token, "inference", _OPEN_PATHS))

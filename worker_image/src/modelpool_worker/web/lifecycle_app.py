@@ -8,54 +8,27 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from modelpool_api import EvictRequest
 from modelpool_api.wire import MAX_WAIT_SECONDS
-from modelpool_worker.errors import InvalidRequestError, QueueFullError, RequestError
+from modelpool_worker.errors import InvalidRequestError, QueueFullError
 from modelpool_worker.machine import Gauges, Machine
 from modelpool_worker.web.bearer import BearerToken
 from modelpool_worker.web.parts import (
     HANDLERS,
     Guard,
-    error_response,
     json_response,
     read_body,
     unless_left,
 )
+from modelpool_worker.web.token_gate import TokenGate
 
 _MAX_BODY_BYTES: Final = 4096
 _BODY_SECONDS: Final = 5.0
 #: Long-polls that may wait at once: one operator needs one, a handover two.
 _MAX_PARKED: Final = 64
 _MAX_IDLE_SECONDS: Final = 365 * 86_400.0
-
-
-class UnauthorizedError(RequestError):
-    """The pool's token is missing or wrong: 401."""
-
-    status = 401
-    kind = "authentication_error"
-    code = "unauthorized"
-
-
-class TokenGate:
-    """Lets pass only what carries the pool's bearer token, whatever the path."""
-
-    def __init__(self, app: ASGIApp, token: BearerToken) -> None:
-        self._app = app
-        self._token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it."""
-        if scope["type"] == "http" and not self._token.allows(_authorization(scope)):
-            error = UnauthorizedError(
-                "the lifecycle port needs the pool's token: Authorization: Bearer TOKEN",
-                headers={"WWW-Authenticate": "Bearer", "Connection": "close"},
-            )
-            await error_response(error)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
 
 
 def create_app(
@@ -98,12 +71,7 @@ def create_app(
         Route("/v1/lifecycle", lifecycle, methods=["GET"]),
         Route("/v1/lifecycle/evict", evict, methods=["POST"]),
     ]
-    return Guard(TokenGate(Starlette(routes=routes, exception_handlers=HANDLERS), token))
-
-
-def _authorization(scope: Scope) -> str | None:
-    values = [value for name, value in scope["headers"] if name == b"authorization"]
-    return values[0].decode("latin-1") if len(values) == 1 else None
+    return Guard(TokenGate(Starlette(routes=routes, exception_handlers=HANDLERS), token, "lifecycle"))
 
 
 def _query(request: Request) -> tuple[tuple[str, int] | None, float, float | None]:
