@@ -11,6 +11,8 @@ MODEL_WORKER: Final = "ModelWorker"
 MODEL_WORKERS: Final = "modelworkers"
 MODEL_POOL: Final = "ModelPool"
 MODEL_POOLS: Final = "modelpools"
+MODEL: Final = "Model"
+MODELS: Final = "models"
 
 #: On a ModelWorker from before its reservation until after its release.
 WORKER_FINALIZER: Final = f"{GROUP}/worker"
@@ -27,10 +29,23 @@ LABEL_WORKER: Final = f"{GROUP}/worker"
 LABEL_WORKER_UID: Final = f"{GROUP}/worker-uid"
 LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_CAPABILITY: Final = f"{GROUP}/capability"
+#: Name of the Model that a worker belongs to, and the hash of the template that it was made from.
+LABEL_MODEL: Final = f"{GROUP}/model"
+LABEL_TEMPLATE: Final = f"{GROUP}/template"
+#: Name of the Model that a Lease asks a worker for.
+LABEL_DEMAND: Final = f"{GROUP}/demand"
 #: When the quota gate was lifted (RFC 3339): the schedule deadline counts from here.
 ANNOTATION_GATE_LIFTED: Final = f"{GROUP}/gate-lifted"
+#: On a demand Lease, whole seconds: keep the Model's workers for so long after their last use. -1: for as long as may
+#: be. A Lease without it says that somebody waits for a worker.
+ANNOTATION_KEEP_ALIVE: Final = f"{GROUP}/keep-alive"
 
 WORKER_CONTAINER: Final = "worker"
+
+
+def demand_lease(model: str) -> str:
+    """Return the name of the Lease that asks for a worker of a Model."""
+    return f"demand-{model}"
 
 
 class Reason(StrEnum):

@@ -15,6 +15,11 @@ def pools(namespace: str | None = None, name: str | None = None, subresource: st
     return _path(_CUSTOM, names.MODEL_POOLS, namespace, name, subresource)
 
 
+def models(namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
+    """Return the path of Models: all, a namespace's, or one."""
+    return _path(_CUSTOM, names.MODELS, namespace, name, subresource)
+
+
 def pods(namespace: str | None = None, name: str | None = None) -> str:
     """Return the path of Pods."""
     return _path("/api/v1", "pods", namespace, name)
