@@ -1,21 +1,15 @@
 """Bodies of requests, read as a whole before anything is decided: bounded in size, in time, and all together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from modelpool_gateway.errors import GatewayError
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+from modelpool_gateway.asgi import Receive
+from modelpool_gateway.errors import ClientLeftError, GatewayError
 
 _MIB: Final = 1024 * 1024
 #: Digits of a length that is read as a number; more are too large anyway.
 _MAX_DIGITS: Final = 18
-
-
-class ClientLeftError(Exception):
-    """The client has closed its connection: there is nobody to answer."""
 
 
 @dataclass(frozen=True, slots=True)

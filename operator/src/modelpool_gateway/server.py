@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from modelpool_api.listener import open_listener
-from modelpool_gateway.errors import GatewayError
+from modelpool_gateway.errors import ClientLeftError, GatewayError
 
 #: Where the application finds `Leaving` in the scope's extensions.
 LEAVING: Final = "modelpool.leaving"
@@ -21,21 +21,50 @@ HEAD_SECONDS: Final = 20.0
 _BACKLOG: Final = 4096
 _KEEP_ALIVE_SECONDS: Final = 75
 _MOST: Final = 16_384
+_LAST_WORD_SECONDS: Final = 5.0
 
 
 class Leaving:
     """Whether the client of a request has left; ``then`` is called when it does."""
 
-    __slots__ = ("_cut", "left", "then")
+    __slots__ = ("_connection", "left", "then")
 
-    def __init__(self, cut: Callable[[], None]) -> None:
+    def __init__(self, connection: "Connection") -> None:
         self.left = False
         self.then: Callable[[], object] | None = None
-        self._cut = cut
+        self._connection = connection
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether the client has not taken yet what was sent: the next bytes have to wait."""
+        return self._connection.flow.write_paused
 
     def cut(self) -> None:
         """Cut the connection: what the client has of the answer is not the whole of it."""
-        self._cut()
+        self._connection.transport.abort()
+
+    def end(self) -> None:
+        """Cut the connection once the client has what was sent, which it has little time for."""
+        transport = self._connection.transport
+        transport.close()
+        self._connection.loop.call_later(_LAST_WORD_SECONDS, transport.abort)
+
+    @contextmanager
+    def cancels(self) -> Iterator[None]:
+        """Cancel what the present task waits for when the client leaves. Raises `ClientLeftError` then."""
+        task = asyncio.current_task()
+        if self.left or task is None:
+            raise ClientLeftError
+        self.then = task.cancel
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.left:
+                raise
+            task.uncancel()
+            raise ClientLeftError from None
+        finally:
+            self.then = None
 
     def happened(self) -> None:
         """The client has left."""
@@ -93,7 +122,7 @@ class Connection(HttpToolsProtocol):
         """Begin a request."""
         super().on_message_begin()
         self._in_head = True
-        leaving = Leaving(self.transport.abort)
+        leaving = Leaving(self)
         self._leaving.append(leaving)
         self.scope["extensions"] = {LEAVING: leaving}  # type: ignore[dict-item]
 
@@ -110,12 +139,15 @@ class Connection(HttpToolsProtocol):
         """The request is there as a whole; the next one begins with a head."""
         super().on_message_complete()
         self._in_head = True
+        self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Forget who waited for this answer: the oldest."""
+        """Forget who waited for this answer: the oldest. What is still to come of its request is read and dropped."""
         if self._leaving:
             self._leaving.pop(0)
         super().on_response_complete()
+        if not self._in_head and self.cycle.response_complete and self._late is None:
+            self._await_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request in the shape of every other error; then close."""

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from modelpool_gateway.bodies import Bodies, BodyBounds, ClientLeftError
-from modelpool_gateway.errors import GatewayError
+from modelpool_gateway.bodies import Bodies, BodyBounds
+from modelpool_gateway.errors import ClientLeftError, GatewayError
 
 
 def arriving(*pieces: bytes, more: bool = False):

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from modelpool_gateway.upstream import Connection, Pool, UpstreamError, address
+from modelpool_gateway.pool import Pool, address
+from modelpool_gateway.upstream import Connection, UpstreamError
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"POST /v1 HTTP/1.1\r\ncontent-length: 2\r\nhost: x\r\n\r\n"
