@@ -16,6 +16,8 @@ from modelpool_gateway.errors import ClientLeftError, GatewayError
 #: Where the application finds `Leaving` in the scope's extensions.
 LEAVING: Final = "modelpool.leaving"
 MAX_HEAD_BYTES: Final = 32 * 1024
+#: Bytes of a header besides its name and value.
+_BESIDES: Final = len(b": \r\n")
 #: From a connection's beginning, or the first byte of its next request, to the end of that request's head, seconds.
 HEAD_SECONDS: Final = 20.0
 _BACKLOG: Final = 4096
@@ -130,7 +132,7 @@ class Connection(HttpToolsProtocol):
         """The head is there."""
         self._in_head, self._head_bytes = False, 0
         self._stop_waiting()
-        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if sum(len(name) + len(value) + _BESIDES for name, value in self.headers) > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
             return
         super().on_headers_complete()
