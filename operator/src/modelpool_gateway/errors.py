@@ -1,7 +1,7 @@
 """What the gateway itself answers, in OpenAI's shape. Texts are ours: none repeats what the client sent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import orjson
@@ -77,6 +77,11 @@ def held_back(reason: str, message: str) -> GatewayError:
 def switched_off() -> GatewayError:
     """The Model may have no worker."""
     return GatewayError(503, "switched_off", "this model is switched off (maxReplicas: 0)", permanent=True)
+
+
+def unknown_path(expected: Iterable[str]) -> GatewayError:
+    """Nothing is served at the path."""
+    return GatewayError(404, "unknown_path", f"no such path; expected one of {', '.join(expected)}")
 
 
 def method_not_allowed(expected: str) -> GatewayError:

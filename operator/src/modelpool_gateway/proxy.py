@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import orjson
 import structlog
 
 from modelpool_gateway import asgi, errors
@@ -13,9 +14,11 @@ from modelpool_gateway.asgi import Message, Receive, Send
 from modelpool_gateway.bodies import Bodies
 from modelpool_gateway.directory import Worker
 from modelpool_gateway.errors import ClientLeftError, GatewayError
-from modelpool_gateway.headers import check_query, read_head
+from modelpool_gateway.headers import check_query, find, read_head
 from modelpool_gateway.holding import Asker, Holding
 from modelpool_gateway.keys import ApiKey, ApiKeys
+from modelpool_gateway.listing import PATH as MODELS_PATH
+from modelpool_gateway.listing import Listing
 from modelpool_gateway.models import Models
 from modelpool_gateway.progress import error_event
 from modelpool_gateway.relay import BrokenOffError, Relay
@@ -54,6 +57,7 @@ class Proxy:
         holding: Holding,
         relay: Relay,
         bodies: Bodies,
+        listing: Listing,
         asker: Asker,
         tally: Tally,
         keys: ApiKeys | None = None,
@@ -61,7 +65,7 @@ class Proxy:
     ) -> None:
         self._namespace = namespace
         self._models, self._holding, self._relay, self._bodies = models, holding, relay, bodies
-        self._asker, self._tally, self._keys = asker, tally, keys
+        self._listing, self._asker, self._tally, self._keys = listing, asker, tally, keys
         self._monotonic = monotonic
 
     def close(self) -> None:
@@ -73,9 +77,13 @@ class Proxy:
         ticket: Ticket | None = None
         status = 0
         try:
-            ticket = await self._admitted(scope, receive, send)
-            await self._serve(ticket)
-            status = ticket.status
+            if scope["path"].startswith(MODELS_PATH):
+                await self._list(scope, send)
+                status = 200
+            else:
+                ticket = await self._admitted(scope, receive, send)
+                await self._serve(ticket)
+                status = ticket.status
         except ClientLeftError:
             pass
         except BrokenOffError:
@@ -98,7 +106,7 @@ class Proxy:
         """Read a request as a whole. Raises `GatewayError`, `ClientLeftError`."""
         path = scope["path"]
         if path not in PATHS:
-            raise GatewayError(404, "unknown_path", f"no such path; expected one of {', '.join(sorted(PATHS))}")
+            raise errors.unknown_path((*sorted(PATHS), MODELS_PATH))
         if scope["method"] != "POST":
             raise errors.method_not_allowed("POST")
         if self._holding.closed:
@@ -116,6 +124,23 @@ class Proxy:
         leaving = scope["extensions"][LEAVING]
         name = (self._namespace, asked.model)
         return Ticket(name, asked, path, query, head.lines, body, leaving, send, progress=head.progress)
+
+    async def _list(self, scope: Message, send: Send) -> None:
+        """Answer what models there are, or which one. Raises `GatewayError`."""
+        _, _, name = scope["path"].partition(f"{MODELS_PATH}/")
+        if not name and scope["path"] != MODELS_PATH:
+            raise errors.unknown_path((*sorted(PATHS), MODELS_PATH))
+        if scope["method"] != "GET":
+            raise errors.method_not_allowed("GET")
+        if self._holding.closed:
+            raise errors.shutting_down()
+        key = self._key(find(scope["headers"], b"authorization").decode("latin-1"))
+        if name:
+            _check(key, name)
+            content = self._listing.one(name)
+        else:
+            content = self._listing.all(key.allows if key else lambda _name: True)
+        await asgi.answer(send, 200, [(b"content-type", b"application/json")], orjson.dumps(content))
 
     def _key(self, authorization: str) -> ApiKey | None:
         if self._keys is None:

@@ -15,6 +15,7 @@ from modelpool_gateway.bodies import Bodies, BodyBounds
 from modelpool_gateway.directory import Directory
 from modelpool_gateway.holding import HoldBounds, Holding
 from modelpool_gateway.keys import ApiKeys
+from modelpool_gateway.listing import Listing
 from modelpool_gateway.models import Model, Models
 from modelpool_gateway.pool import Pool
 from modelpool_gateway.proxy import Proxy
@@ -170,7 +171,8 @@ class Site:
             self.directory, self.models, self.room, self.notes, lambda: NOW, HoldBounds(hold_seconds, 0.02)
         )
         relay = Relay(self.pool, token_of, client_seconds)
-        self.proxy = Proxy("ns", self.models, self.holding, relay, self.bodies, self.notes, self.notes, keys)
+        listing = Listing("ns", self.directory, self.models, lambda: NOW)
+        self.proxy = Proxy("ns", self.models, self.holding, relay, self.bodies, listing, self.notes, self.notes, keys)
         self._version = 0
 
     @asynccontextmanager
