@@ -5,10 +5,11 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from modelpool_api.listener import open_listener
 from modelpool_gateway.errors import ClientLeftError, GatewayError
@@ -136,6 +137,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(_head_too_large())
             return
         super().on_headers_complete()
+        if cast("State", self.server_state).leaving:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The request is there as a whole; the next one begins with a head."""
@@ -178,8 +181,22 @@ def _head_too_large() -> GatewayError:
     return GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
 
 
+class State(ServerState):
+    """What all connections of a server know."""
+
+    leaving = False
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that leaves the signals to the gateway."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state: State = State()
+
+    def leave(self) -> None:
+        """Go on serving, and close each connection with its next answer: clients connect elsewhere by and by."""
+        self.server_state.leaving = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
