@@ -95,12 +95,14 @@ class Relay:
             await self._pass_on_error(ticket, connection)
             return
         try:
+            piece = connection.taken()
             if not ticket.headed:
+                if piece or connection.complete:
+                    ticket.leaving.join_head()
                 ticket.status, headers = connection.status, answer_headers(connection.headers)
                 await self._send(
                     ticket, {"type": "http.response.start", "status": connection.status, "headers": headers}
                 )
-            piece = connection.taken()
             while not connection.complete:
                 if piece:
                     await self._send(ticket, {"type": "http.response.body", "body": piece, "more_body": True})

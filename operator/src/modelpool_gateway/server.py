@@ -27,6 +27,46 @@ _MOST: Final = 16_384
 _LAST_WORD_SECONDS: Final = 5.0
 
 
+class Outlet:
+    """A transport as uvicorn uses it, whose writes can be joined: an answer's head and body in one piece."""
+
+    __slots__ = ("_held", "_join", "_transport", "is_closing", "pause_reading", "resume_reading")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._join, self._held = False, b""
+        self.is_closing = transport.is_closing
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+
+    def join_next(self) -> None:
+        """Have the next write wait for the one after it; whoever says so makes that one at once."""
+        self._join = True
+
+    def write(self, data: bytes) -> None:
+        """Write, or hold back until the next write."""
+        if self._join:
+            self._join, self._held = False, data
+        elif self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        if self._held:
+            self.write(b"")
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows."""
+        return self._transport.get_extra_info(name, default)
+
+
 class Leaving:
     """Whether the client of a request has left; ``then`` is called when it does."""
 
@@ -41,6 +81,10 @@ class Leaving:
     def reads_late(self) -> bool:
         """Whether the client has not taken yet what was sent: the next bytes have to wait."""
         return self._connection.flow.write_paused
+
+    def join_head(self) -> None:
+        """Send the head of the answer, which is sent next, together with what follows it at once."""
+        self._connection.outlet.join_next()
 
     def cut(self) -> None:
         """Cut the connection: what the client has of the answer is not the whole of it."""
@@ -97,7 +141,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection."""
-        super().connection_made(transport)
+        self.outlet = Outlet(transport)
+        super().connection_made(cast("asyncio.Transport", self.outlet))
         self._await_head()
         if len(self.connections) > self.most:
             said = f"{self.most} clients are connected already"
@@ -114,12 +159,14 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head has to end in time and be small."""
         if self._in_head:
-            if self._late is None:
-                self._await_head()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if not self._in_head or not self._head_bytes or self.outlet.is_closing():
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
+        elif self._late is None:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -131,9 +178,9 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._in_head, self._head_bytes = False, 0
+        came, self._in_head, self._head_bytes = self._head_bytes, False, 0
         self._stop_waiting()
-        if sum(len(name) + len(value) + _BESIDES for name, value in self.headers) > MAX_HEAD_BYTES:
+        if came > MAX_HEAD_BYTES and self._size_of_head() > MAX_HEAD_BYTES:  # what has come may be body, too
             self._refuse(_head_too_large())
             return
         super().on_headers_complete()
@@ -158,6 +205,9 @@ class Connection(HttpToolsProtocol):
         """Answer what is no request in the shape of every other error; then close."""
         del msg
         self._refuse(GatewayError(400, "invalid_request", "this is no valid HTTP/1.1 request"))
+
+    def _size_of_head(self) -> int:
+        return sum(len(name) + len(value) + _BESIDES for name, value in self.headers)
 
     def _refuse(self, error: GatewayError) -> None:
         if self.transport.is_closing():

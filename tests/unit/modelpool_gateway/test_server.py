@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from modelpool_gateway.asgi import answer
-from modelpool_gateway.server import LEAVING, MAX_HEAD_BYTES, Connection, create_server
+from modelpool_gateway.server import LEAVING, MAX_HEAD_BYTES, Connection, Outlet, create_server
 from unit.modelpool_gateway.site import serving, until
 
 
@@ -144,3 +144,48 @@ async def test_one_client_more_than_may_be_connected_is_told_so(connect, monkeyp
     text = await reader.read()
     assert text.startswith(b"HTTP/1.1 503 ")
     assert b"too_many_connections" in text
+
+
+class Wire(asyncio.Transport):
+    """Notes what is written, piece by piece."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[bytes] = []
+
+    def write(self, data):
+        self.pieces.append(bytes(data))
+
+    def writelines(self, list_of_data):
+        self.pieces.append(b"".join(list_of_data))
+
+    def is_closing(self):
+        return b"closed" in self.pieces
+
+    def close(self):
+        self.pieces.append(b"closed")
+
+
+WRITES = [
+    pytest.param(["write"], [b"0"], id="as-it-comes"),
+    pytest.param(["join", "write", "write", "write"], [b"01", b"2"], id="two-in-one"),
+    pytest.param(["join", "write", "close"], [b"0", b"closed"], id="nothing-is-lost-at-the-end"),
+    pytest.param(["join", "close"], [b"closed"], id="nothing-was-there-to-join"),
+]
+
+
+@pytest.mark.parametrize(("steps", "pieces"), WRITES)
+def test_writes_that_are_joined_are_one_piece(steps, pieces):
+    wire = Wire()
+    outlet = Outlet(wire)
+    number = 0
+    for step in steps:
+        if step == "write":
+            outlet.write(b"%d" % number)
+            number += 1
+        elif step == "join":
+            outlet.join_next()
+        else:
+            outlet.close()
+    assert wire.pieces == pieces
+    assert outlet.is_closing() is ("close" in steps)
