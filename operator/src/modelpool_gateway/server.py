@@ -43,7 +43,9 @@ class Outlet:
         self._join = True
 
     def write(self, data: bytes) -> None:
-        """Write, or hold back until the next write."""
+        """Write, or hold back until the next write; after the end nobody reads it, which is no error."""
+        if self.is_closing():
+            return
         if self._join:
             self._join, self._held = False, data
         elif self._held:

@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         self.status, self.headers, self.complete, self._reusable = 0, [], False, False
         self._head_bytes, self._before = 0, self.heard
         self.exchanges += 1
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             self._fail("the connection broke", untouched=self.exchanges > 1)
         elif len(body) > _HIGH_WATER:
             self._transport.writelines([head, body])

@@ -171,6 +171,7 @@ WRITES = [
     pytest.param(["join", "write", "write", "write"], [b"01", b"2"], id="two-in-one"),
     pytest.param(["join", "write", "close"], [b"0", b"closed"], id="nothing-is-lost-at-the-end"),
     pytest.param(["join", "close"], [b"closed"], id="nothing-was-there-to-join"),
+    pytest.param(["write", "close", "write"], [b"0", b"closed"], id="nothing-after-the-end"),
 ]
 
 

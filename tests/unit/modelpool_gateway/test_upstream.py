@@ -134,6 +134,16 @@ async def test_an_old_connection_that_the_worker_has_closed_is_told_apart():
         assert caught.value.untouched
 
 
+async def test_a_connection_that_is_being_closed_takes_no_request():
+    """The loop has closed it and has not said so yet."""
+    async with worker(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")) as endpoint:
+        connection = await Pool().take(endpoint)
+        connection._transport.abort()
+        connection.send(HEAD, b"{}")
+        with pytest.raises(UpstreamError, match="broke"):
+            await connection.head()
+
+
 async def test_a_worker_that_is_not_there_is_said_at_once():
     with pytest.raises(UpstreamError):
         await Pool().take("http://127.0.0.1:1")
