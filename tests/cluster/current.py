@@ -9,7 +9,7 @@ from cluster.target import RELEASE, SYSTEM_NAMESPACE, Target
 
 SOURCE = "hf://sentence-transformers/all-MiniLM-L6-v2"
 REMOVE_REST = (
-    "kubectl delete crd modelworkers.modelpool.dev modelpools.modelpool.dev",
+    "kubectl delete crd models.modelpool.dev modelworkers.modelpool.dev modelpools.modelpool.dev",
     f"kubectl delete namespace {SYSTEM_NAMESPACE}",
 )
 BUILD = """IMAGE_REPOSITORY says where the nodes of that cluster find the images: registry.example.com/modelpool.

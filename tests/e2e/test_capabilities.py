@@ -18,6 +18,8 @@ pytestmark = pytest.mark.e2e
 
 #: Shorter than the long requests take on a fast machine, with room.
 IDLE, EVICT = 1, 2
+#: What a worker declares, and what one with a loaded model takes at least: its libraries alone take more. MiB.
+DECLARED, LEAST = 2048, 100
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +76,16 @@ def test_a_whole_life(five, capability, record_property):
     evicting = team.recorder.until_state(capability, "Evicting")
     assert evicting.status["reason"] == "IdleEviction"
     assert evicting.at > answered + IDLE, "maintenance passes every second and leaves a worker that is at work"
-    assert team.recorder.reserved(capability) == [0, 2048, 0]
+    assert team.recorder.reserved(capability) == [0, DECLARED, 0]
     assert team.pool_status(capability)["evicted"] == {"IdleEviction": 1}
     team.assert_nothing_left_of(capability, capability)
     ready = team.recorder.until_state(capability, "Ready")
     assert ready.status["device"] == "cpu"
+    # what the worker measured of itself: by the time it is idle that was written, with the model in it
+    memory = team.recorder.until_state(capability, "Idle").status["memoryMiB"]
+    assert memory["declared"] == DECLARED
+    assert LEAST < memory["measured"] < DECLARED, memory
+    record_property("memory with its model, MiB", memory["measured"])
     record_property("at work after its times were made short, seconds", round(answered - changed, 1))
     record_property("cold start, seconds by phase", ready.status["coldStartSeconds"])
 
@@ -120,5 +127,5 @@ def test_a_model_that_cannot_serve_its_capability_fails_once_and_gives_its_memor
         assert dead.status["reason"] == "ModelLoadFailed"
         assert dead.status["lastFailure"]["exitCode"] == 78
         assert sentence in dead.status["lastFailure"]["message"], capability
-        assert team.recorder.reserved(capability) == [0, 2048, 0]
+        assert team.recorder.reserved(capability) == [0, DECLARED, 0]
         team.assert_nothing_left_of(capability, capability)

@@ -7,10 +7,21 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
 - apiGroups: [modelpool.dev]
   resources: [modelpools, modelworkers]
   verbs: [get, list, watch, patch]
-# what it knows of them: states, ledger, conditions
+# a Model's workers: made when they are wanted, removed when they have ended
 - apiGroups: [modelpool.dev]
-  resources: [modelpools/status, modelworkers/status]
+  resources: [modelworkers]
+  verbs: [create, delete]
+- apiGroups: [modelpool.dev]
+  resources: [models]
+  verbs: [get, list, watch]
+# what it knows of them: states, ledger, sizes, conditions
+- apiGroups: [modelpool.dev]
+  resources: [modelpools/status, modelworkers/status, models/status]
   verbs: [patch]
+# what requests want of the Models: gateways say it by Leases
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [list, watch]
 # a worker's pod: make it gated, lift the gate, watch it, remove it
 - apiGroups: [""]
   resources: [pods]
@@ -29,10 +40,10 @@ A worker's pod, Service and Secret live in the namespace of its ModelWorker, so 
   verbs: [create]
 {{- end -}}
 
-{{/* What the uninstall hook may do: ask every worker to shut down, wait, clear the finalizers. */}}
+{{/* What the uninstall hook may do: let Models make no more, ask every worker to shut down, clear the finalizers. */}}
 {{- define "modelpool.rules.drain" -}}
 - apiGroups: [modelpool.dev]
-  resources: [modelpools, modelworkers]
+  resources: [modelpools, modelworkers, models]
   verbs: [list, patch]
 {{- end -}}
 

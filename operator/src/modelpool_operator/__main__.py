@@ -12,7 +12,8 @@ from modelpool_operator.handlers.logs import configure_logging, is_answer
 from modelpool_operator.handlers.watches import build_registry
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.metrics import OperatorMetrics
-from modelpool_operator.runtime.controller import Controller, wait_for_crds
+from modelpool_operator.runtime.controller import Controller
+from modelpool_operator.runtime.definitions import wait_for_crds
 from modelpool_operator.runtime.drain import drain
 from modelpool_operator.settings import OperatorSettings
 
@@ -23,7 +24,7 @@ async def run(settings: OperatorSettings) -> None:
     client = await KubeClient.connect(metrics.observe_request)
     server, _ = start_http_server(settings.metrics_port, registry=metrics.registry)
     try:
-        await wait_for_crds(client)
+        await wait_for_crds(client, next(iter(settings.watch_namespaces), None))
         controller = Controller(client, settings, metrics)
         stop = asyncio.Event()
         work = asyncio.create_task(controller.run(), name="controller")

@@ -24,7 +24,7 @@ README = (CHARTS.parent / "README.md").read_text(encoding="utf-8")
 HOME = "modelpool-system"
 OPERATOR = f"system:serviceaccount:{HOME}:modelpool-operator"
 DRAIN = f"system:serviceaccount:{HOME}:modelpool-drain"
-CRDS = {"modelpools.modelpool.dev", "modelworkers.modelpool.dev"}
+CRDS = {"models.modelpool.dev", "modelpools.modelpool.dev", "modelworkers.modelpool.dev"}
 
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -136,6 +136,11 @@ def test_the_api_server_knows_every_field_of_every_object_hooks_included(values,
 ALLOWED = [
     (OPERATOR, "watch modelworkers.modelpool.dev"),
     (OPERATOR, "patch modelworkers.modelpool.dev"),
+    (OPERATOR, "create modelworkers.modelpool.dev"),
+    (OPERATOR, "delete modelworkers.modelpool.dev"),
+    (OPERATOR, "watch models.modelpool.dev"),
+    (OPERATOR, "patch models/status.modelpool.dev"),
+    (OPERATOR, "watch leases.coordination.k8s.io"),
     (OPERATOR, "patch modelpools/status.modelpool.dev"),
     (OPERATOR, "create pods"),
     (OPERATOR, "delete pods"),
@@ -152,8 +157,8 @@ FORBIDDEN = [
     (OPERATOR, "create pods/exec"),
     (OPERATOR, "get pods/log"),
     (OPERATOR, "update services"),
-    (OPERATOR, "create modelworkers.modelpool.dev"),
-    (OPERATOR, "delete modelworkers.modelpool.dev"),
+    (OPERATOR, "patch models.modelpool.dev"),
+    (OPERATOR, "create models.modelpool.dev"),
     (OPERATOR, "delete modelpools.modelpool.dev"),
     (OPERATOR, "create serviceaccounts/token"),
     (OPERATOR, "create rolebindings.rbac.authorization.k8s.io"),
@@ -162,6 +167,7 @@ FORBIDDEN = [
     (OPERATOR, "list namespaces"),
     (OPERATOR, "patch customresourcedefinitions.apiextensions.k8s.io"),
     (OPERATOR, "get leases.coordination.k8s.io modelpool-operator"),  # elsewhere than at home
+    (OPERATOR, "create leases.coordination.k8s.io"),
     (DRAIN, "delete modelworkers.modelpool.dev"),
     (DRAIN, "list pods"),
     (DRAIN, "get secrets modelpool-default"),

@@ -8,9 +8,12 @@ pytestmark = pytest.mark.control_plane
 
 OPERATOR = {
     ("modelpool.dev", "modelpools"): {"get", "list", "watch", "patch"},
-    ("modelpool.dev", "modelworkers"): {"get", "list", "watch", "patch"},
+    ("modelpool.dev", "modelworkers"): {"get", "list", "watch", "patch", "create", "delete"},
+    ("modelpool.dev", "models"): {"get", "list", "watch"},
     ("modelpool.dev", "modelpools/status"): {"patch"},
     ("modelpool.dev", "modelworkers/status"): {"patch"},
+    ("modelpool.dev", "models/status"): {"patch"},
+    ("coordination.k8s.io", "leases"): {"list", "watch"},
     ("", "pods"): {"get", "list", "watch", "create", "patch", "delete"},
     ("", "services"): {"get", "create"},
     ("", "secrets"): {"get", "create"},
@@ -23,6 +26,7 @@ LEADER = {
 DRAIN = {
     ("modelpool.dev", "modelpools"): {"list", "patch"},
     ("modelpool.dev", "modelworkers"): {"list", "patch"},
+    ("modelpool.dev", "models"): {"list", "patch"},
 }
 CHANGES = {"create", "update", "patch", "delete", "deletecollection"}
 READS = {"get", "list", "watch"}
@@ -32,8 +36,15 @@ USERS = {
         ("modelpool.dev", "modelworkers"): READS,
         ("modelpool.dev", "modelpools/status"): READS,
         ("modelpool.dev", "modelworkers/status"): READS,
+        ("modelpool.dev", "models"): READS,
+        ("modelpool.dev", "models/status"): READS,
+        ("modelpool.dev", "models/scale"): {"get"},
     },
-    "modelpool-edit": {("modelpool.dev", "modelworkers"): CHANGES},
+    "modelpool-edit": {
+        ("modelpool.dev", "modelworkers"): CHANGES,
+        ("modelpool.dev", "models"): CHANGES,
+        ("modelpool.dev", "models/scale"): {"update", "patch"},
+    },
     "modelpool-admin": {("modelpool.dev", "modelpools"): CHANGES},
 }
 

@@ -1,5 +1,6 @@
 """Our CRDs on the session's API server, and short ways to write to them."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from kubernetes import client
 
+from cluster import binaries
 from control_plane.crds.resources import Resources
 from modelpool_operator.api import crd, names
 
@@ -54,3 +56,20 @@ def workers(crds: None, kube: client.ApiClient, namespace: str) -> Resources:
 @pytest.fixture
 def pools(crds: None, kube: client.ApiClient, namespace: str) -> Resources:
     return Resources(kube, namespace, names.MODEL_POOLS)
+
+
+@pytest.fixture
+def models(crds: None, kube: client.ApiClient, namespace: str) -> Resources:
+    return Resources(kube, namespace, names.MODELS)
+
+
+@pytest.fixture
+def kubectl(control_plane: Any, namespace: str) -> Callable[..., str]:
+    """``kubectl("get", "mw")``: what it prints, in the test's namespace."""
+    program = binaries.ensure(["kube"]) / "kubectl"
+
+    def kubectl(*arguments: str) -> str:
+        command = [program, "--kubeconfig", control_plane.kubeconfig, "--namespace", namespace, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    return kubectl

@@ -26,6 +26,11 @@ def worker(name: str = "minilm", **spec: Any) -> Manifest:
     return _object(names.MODEL_WORKER, name, {**base, **spec})
 
 
+def served(name: str = "minilm", *, change: Manifest | None = None, **spec: Any) -> Manifest:
+    """A Model that must be accepted; ``change`` replaces fields of its workers, ``spec`` fields of its own."""
+    return _object(names.MODEL, name, {"worker": worker(**(change or {}))["spec"], **spec})
+
+
 def pool(name: str = "default", **spec: Any) -> Manifest:
     """A ModelPool that must be accepted; ``spec`` replaces fields, None removes one."""
     return _object(names.MODEL_POOL, name, {"memory": "64Gi", **spec})

@@ -18,11 +18,14 @@ def read(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(EXAMPLES)))
-def test_an_example_is_accepted_as_it_is(workers, pools, path):
+def test_an_example_is_accepted_as_it_is(workers, pools, models, path):
     manifest = read(path)
-    kind = {"ModelWorker": workers, "ModelPool": pools}[manifest["kind"]]
+    kind = {"ModelWorker": workers, "ModelPool": pools, "Model": models}[manifest["kind"]]
     written = kind.create(manifest, field_validation="Strict")
-    assert written["spec"].items() >= {key: value for key, value in manifest["spec"].items() if key != "model"}.items()
+    assert (
+        written["spec"].items()
+        >= {key: value for key, value in manifest["spec"].items() if key not in ("model", "worker")}.items()
+    )
 
 
 def test_there_is_an_example_of_every_capability():

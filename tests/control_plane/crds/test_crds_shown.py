@@ -1,25 +1,11 @@
 """What people see of our kinds: columns, short names, field selectors, explanations."""
 
-import subprocess
-
 import pytest
 
-from cluster import binaries
-from control_plane.crds.resources import entry, moves, pool, worker
+from control_plane.crds.resources import TIME, entry, moves, pool, served, worker
 from modelpool_operator.api import crd, names
 
 pytestmark = pytest.mark.control_plane
-
-
-@pytest.fixture
-def kubectl(control_plane, namespace):
-    program = binaries.ensure(["kube"]) / "kubectl"
-
-    def kubectl(*arguments: str) -> str:
-        command = [program, "--kubeconfig", control_plane.kubeconfig, "--namespace", namespace, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-    return kubectl
 
 
 def columns(line: str) -> list[str]:
@@ -61,15 +47,42 @@ def test_a_pool_in_columns(pools, kubectl):
     assert columns(row)[:-1] == ["default", "64Gi", "8192", "57344", "2", "1"]
 
 
-def test_the_category_lists_both_kinds(workers, pools, kubectl):
+def test_a_model_in_columns(models, kubectl):
+    models.create(served(maxReplicas=3))
+    condition = {"type": "Ready", "status": "False", "reason": "Loading", "lastTransitionTime": TIME}
+    models.patch_status("minilm", {"desiredReplicas": 2, "replicas": 1, "conditions": [condition]})
+    head, row = kubectl("get", "mdl").splitlines()
+    assert columns(head) == [
+        "NAME",
+        "MODEL",
+        "CAPABILITY",
+        "POOL",
+        "DESIRED",
+        "REPLICAS",
+        "MAX",
+        "READY",
+        "REASON",
+        "AGE",
+    ]
+    shown = ["minilm", "all-minilm-l6-v2", "text-embedding", "default", "2", "1", "3", "False", "Loading"]
+    assert columns(row)[:-1] == shown
+
+
+def test_the_category_lists_all_kinds(workers, pools, models, kubectl):
     workers.create(worker())
     pools.create(pool())
+    models.create(served())
     one, other = "modelpool.modelpool.dev/default", "modelworker.modelpool.dev/minilm"
-    assert kubectl("get", crd.CATEGORY, "-o", "name").split() == [one, other]
+    assert kubectl("get", crd.CATEGORY, "-o", "name").split() == ["model.modelpool.dev/minilm", one, other]
+    assert kubectl("get", "model", "-o", "name").split() == ["model.modelpool.dev/minilm"]
     assert kubectl("get", "modelpool", "-o", "name").split() == [one]
     assert kubectl("get", "modelworker", "-o", "name").split() == [other]
     resources = kubectl("api-resources", "--api-group", names.GROUP, "-o", "wide", "--no-headers").splitlines()
-    assert [columns(line)[:2] for line in resources] == [["modelpools", "mpool"], ["modelworkers", "mw"]]
+    assert [columns(line)[:2] for line in resources] == [
+        ["modelpools", "mpool"],
+        ["models", "mdl"],
+        ["modelworkers", "mw"],
+    ]
     assert all(columns(line)[-1] == crd.CATEGORY for line in resources)
 
 
@@ -98,7 +111,7 @@ def test_kubectl_waits_for_a_condition(workers, kubectl):
     assert "condition met" in kubectl("wait", "--for=condition=Ready", "mw/minilm", "--timeout=5s")
 
 
-@pytest.mark.parametrize("kind", [names.MODEL_POOL, names.MODEL_WORKER])
+@pytest.mark.parametrize("kind", [names.MODEL, names.MODEL_POOL, names.MODEL_WORKER])
 def test_every_field_is_explained(crds, kubectl, kind):
     """No field of ours stands in ``kubectl explain`` without a sentence."""
     lines = kubectl("explain", kind.lower(), "--recursive").splitlines()

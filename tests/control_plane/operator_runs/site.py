@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,6 +75,30 @@ class World:
             names.MODEL_WORKERS, names.MODEL_WORKER, name, {"pool": "default", "memory": "1Gi", "model": model, **spec}
         )
 
+    def model(self, name: str = "m", source: str = "file:///serve", *, change: Json | None = None, **spec: Any) -> Json:
+        """Make a Model; ``change`` replaces fields of its workers, ``spec`` fields of its own."""
+        served = {"name": name, "capability": "text-embedding", "source": source}
+        worker = {"pool": "default", "memory": "1Gi", "model": served, **(change or {})}
+        return self._create(names.MODELS, names.MODEL, name, {"worker": worker, **spec})
+
+    def ask(self, name: str = "m", keep_alive: int | None = None) -> None:
+        """What a gateway does while somebody waits: make or renew the Model's demand Lease."""
+        leases = client.CoordinationV1Api(self.api)
+        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")  # noqa: TID251
+        lease = names.demand_lease(name)
+        noted = {names.ANNOTATION_KEEP_ALIVE: None if keep_alive is None else str(keep_alive)}
+        body: Json = {
+            "metadata": {"name": lease, "labels": {names.LABEL_DEMAND: name}, "annotations": noted},
+            "spec": {"renewTime": now, "holderIdentity": "gateway", "leaseDurationSeconds": 15},
+        }
+        try:
+            leases.patch_namespaced_lease(lease, self.namespace, body, _content_type=MERGE)
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            body["metadata"]["annotations"] = {key: value for key, value in noted.items() if value is not None}
+            leases.create_namespaced_lease(self.namespace, body)
+
     def _create(self, plural: str, kind: str, name: str, spec: Json) -> Json:
         body = {"apiVersion": names.API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}
         made: Json = self.objects.create_namespaced_custom_object(
@@ -98,6 +123,10 @@ class World:
 
     def pool_status(self, name: str = "default") -> Json:
         found: Json = (self.get(name, names.MODEL_POOLS) or {}).get("status") or {}
+        return found
+
+    def model_status(self, name: str = "m") -> Json:
+        found: Json = (self.get(name, names.MODELS) or {}).get("status") or {}
         return found
 
     def ledger(self, name: str = "default") -> Json:

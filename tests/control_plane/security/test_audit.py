@@ -34,6 +34,11 @@ def live(world: World, installed: Installed) -> None:
         world.worker("large", memory="3Gi", eviction="Never")
         assert world.reaches("Dead", "taken")["reason"] == "RoomEviction"
         world.reaches("Idle", "large")  # Ready passes by: the pool calls everybody idle at once
+        world.model(change={"pool": "models"}, minReplicas=1)
+        world.pool("models")
+        world.reaches("Ready", "m-1")
+        world.patch("m", {"minReplicas": 0, "worker": {"evictAfterSeconds": 0}}, names.MODELS)
+        world.vanishes("m-1")
 
         leader.kill()
         world.delete("large")

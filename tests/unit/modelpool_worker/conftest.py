@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+from modelpool_worker.capabilities import registry
 from modelpool_worker.capabilities.base import Loaded, Prepared
 from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
@@ -89,7 +91,8 @@ class Worker:
 def make_worker(tmp_path):
     made = []
 
-    def make(model=None, **changes):
+    def make(model=None, *, entries=None, **changes):
+        """``model`` is a capability; with ``entries`` it is the one that the settings name there."""
         (tmp_path / "token").write_text("sekret\n")
         settings = WorkerSettings(
             **(
@@ -108,12 +111,20 @@ def make_worker(tmp_path):
         )
         clock = asyncio.get_running_loop().time
         capability, metrics = model or Gated(), WorkerMetrics()
-        machine = Machine(worker_id="uid", boot_id="boot", idle_timeout=settings.idle_timeout_seconds, clock=clock)
+        machine = Machine(
+            worker_id="uid",
+            boot_id="boot",
+            idle_timeout=settings.idle_timeout_seconds,
+            clock=clock,
+            on_move=lambda move: metrics.show_state(move.to_state),
+        )
         queue = RequestQueue(
             max_requests=settings.max_queued_requests,
             max_inputs=settings.max_queued_inputs,
         )
-        runner = Runner(settings, machine, queue, metrics, create=lambda _name: capability)
+        known = registry.ENTRIES if entries is None else entries
+        create = partial(registry.create, entries=known) if entries is not None else lambda _name: capability
+        runner = Runner(settings, machine, queue, metrics, create=create)
         token = BearerToken(settings.token_file, clock)
         worker = Worker(
             settings,
@@ -122,7 +133,7 @@ def make_worker(tmp_path):
             queue,
             metrics,
             runner,
-            inference_app.create_app(settings, machine, runner, metrics),
+            inference_app.create_app(settings, machine, runner, metrics, entries=known),
             lifecycle_app.create_app(machine, token, gauges=runner.gauges, wall_clock=lambda: 1_700_000_000.0),
         )
         made.append(worker)

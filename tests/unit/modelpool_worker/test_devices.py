@@ -1,9 +1,17 @@
-"""In which number format a model runs where its user says ``auto``."""
+"""On which device a model runs, in which number format where its user says ``auto``, and what it holds there."""
 
 import pytest
 import torch
 
-from modelpool_worker.models.devices import choose_dtype, has_bfloat16, has_bfloat16_instructions
+from modelpool_worker.errors import RetryLoadError
+from modelpool_worker.models.devices import (
+    choose_device,
+    choose_dtype,
+    has_bfloat16,
+    has_bfloat16_instructions,
+    reserved_mib,
+)
+from unit.modelpool_worker.gpus import GPU, Gpus
 
 CPU = torch.device("cpu")
 
@@ -48,3 +56,31 @@ def test_auto_is_bfloat16_where_the_device_has_it_and_what_is_asked_for_is_taken
 
 def test_a_device_of_another_kind_has_none():
     assert not has_bfloat16(torch.device("meta"))
+
+
+@pytest.mark.parametrize(
+    ("promised", "device"), [(0, CPU), (1, GPU), (8, GPU)], ids=["none promised", "one", "several: the first"]
+)
+def test_a_model_runs_on_a_gpu_only_where_one_was_promised(promised, device):
+    assert choose_device(promised, Gpus()) == device
+
+
+def test_a_promised_gpu_that_is_not_there_is_said_and_worth_another_try():
+    with pytest.raises(RetryLoadError, match=r"was promised 2 GPU\(s\) and torch finds none; check the node's driver"):
+        choose_device(2, Gpus(available=False))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((7, 5), torch.float32), ((8, 0), torch.bfloat16), ((10, 0), torch.bfloat16)],
+    ids=["Turing", "Ampere", "Blackwell"],
+)
+def test_auto_is_bfloat16_on_gpus_that_calculate_in_it_by_themselves(capability, dtype):
+    assert choose_dtype("auto", GPU, Gpus(capability=capability)) is dtype
+    assert choose_dtype("float16", GPU, Gpus(capability=capability)) is torch.float16
+
+
+def test_what_is_held_on_a_gpu_is_counted_in_whole_mib_and_nothing_on_a_cpu():
+    cuda = Gpus(held={GPU: 600 * 2**20 + 2**19})
+    assert reserved_mib(GPU, cuda) == 600
+    assert reserved_mib(CPU, cuda) == 0

@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 
@@ -17,7 +18,7 @@ from modelpool_worker.capabilities.base import LoadRequest
 from modelpool_worker.capabilities.image_embedding import ImageEmbedding
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError, QueueFullError
 from modelpool_worker.imaging.encoded import encoded_image
-from modelpool_worker.imaging.pixel_budget import PixelBudget
+from modelpool_worker.imaging.pixel_budget import PixelBudget, Share
 from tiny_models import image_encoder
 from tiny_models.byte_level import byte_level
 
@@ -166,6 +167,53 @@ def test_bfloat16_is_close_to_float32(kind, loaded):
     np.testing.assert_allclose(np.linalg.norm(rounded, axis=1), 1, atol=1e-5)
 
 
+@pytest.fixture
+def calculating(monkeypatch):
+    """A machine that calculates in bfloat16 by itself, whatever this one does."""
+    monkeypatch.setattr("modelpool_worker.models.devices.has_bfloat16", lambda _device: True)
+
+
+def coarse(folder, tmp_path, side):
+    """The same model with what it says on one side hidden in a large number: bfloat16 rounds it away, float32 does not.
+
+    The large number is the same in every place, and what projects sums up to nothing over the places.
+    """
+    norm, projection = {
+        "images": ("vision_model.post_layernorm.bias", "visual_projection.weight"),
+        "texts": ("text_model.final_layer_norm.bias", "text_projection.weight"),
+    }[side]
+    made = copied(folder, tmp_path)
+    weights = load_file(made / "model.safetensors")
+    weights[norm] += 1000
+    weights[projection] -= weights[projection].mean(dim=1, keepdim=True)
+    save_file(weights, made / "model.safetensors", {"format": "pt"})
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_is_bfloat16_where_the_vectors_keep_their_direction(kind, folders, loaded, calculating):
+    model = ImageEmbedding()
+    assert model.load(ask(folders(kind), "auto")).dtype == "bfloat16"
+    np.testing.assert_array_equal(vectors(model, PICTURES), vectors(loaded(kind, "bfloat16"), PICTURES))
+
+
+@pytest.mark.parametrize(("side", "inputs"), [("images", PICTURES), ("texts", TEXTS)], ids=["images", "texts"])
+def test_auto_stays_with_float32_where_rounding_turns_vectors(folders, tmp_path, calculating, side, inputs):
+    folder = coarse(folders("clip"), tmp_path, side)
+    made = {}
+    for asked in ("auto", "bfloat16", "float32"):
+        model = ImageEmbedding()
+        assert model.load(ask(folder, asked)).dtype == ("float32" if asked == "auto" else asked)
+        made[asked] = vectors(model, inputs)
+    np.testing.assert_array_equal(made["auto"], made["float32"])
+    assert (made["float32"] * made["bfloat16"]).sum(axis=1).min() < 0.999, "bfloat16 must be too coarse for this model"
+
+
+def test_without_room_for_both_formats_auto_is_bfloat16_uncompared(folders, tmp_path, calculating, monkeypatch):
+    monkeypatch.setattr("modelpool_worker.embedding.rounding.free_bytes", lambda _device: 1000)
+    assert ImageEmbedding().load(ask(coarse(folders("clip"), tmp_path, "images"), "auto")).dtype == "bfloat16"
+
+
 def test_the_same_pixels_in_another_file_give_the_same_vector(loaded):
     image = Image.open(BytesIO(PICTURES[0].data))
     file = BytesIO()
@@ -209,6 +257,31 @@ def test_what_waits_in_memory_is_bounded_and_freed(folders):
     del first
     gc.collect()
     assert model.prepare(PICTURES[2:4])
+
+
+def test_many_images_of_one_request_do_not_compete_with_each_other(folders):
+    """Not even where they are prepared one by one, while the first ones still wait for the model."""
+    model = ImageEmbedding()
+    model.load(ask(folders("clip")))
+    model._budget = PixelBudget(3 * 32 * 32 * 4 * 2)
+    share = Share("input")
+    first, second, third = (replace(image, share=share) for image in PICTURES[:3])
+    waiting = model.prepare([first]) + model.prepare([second])
+    with pytest.raises(InvalidRequestError, match="at most 2 like these"):
+        model.prepare([third])
+    with pytest.raises(QueueFullError):
+        model.prepare(PICTURES[3:4])
+    assert len(waiting) == 2
+
+
+def test_where_memory_is_short_a_batch_of_images_is_taken_nevertheless(folders, monkeypatch):
+    monkeypatch.setattr("modelpool_worker.capabilities.image_embedding.free_bytes", lambda _device: 0)
+    model = ImageEmbedding()
+    model.load(ask(folders("clip")))
+    share = Share("input")
+    assert model.prepare([replace(PICTURES[0], share=share)] * 16)
+    with pytest.raises(InvalidRequestError, match="at most 16 like these"):
+        model.prepare([replace(PICTURES[0], share=share)])
 
 
 def test_a_processor_saved_with_its_tokenizer_in_one_file(folders, tmp_path):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from modelpool_worker.models.memory import free_bytes, free_of
+from unit.modelpool_worker.gpus import GPU, Gpus
 
 MACHINE = "MemTotal: 8000000 kB\nMemAvailable:    1000 kB\n"
 GIB = 2**30
@@ -27,3 +28,7 @@ def test_the_tighter_bound_counts(machine, maximum, current, stat, expected):
 
 def test_this_machine_has_some():
     assert free_bytes(torch.device("cpu")) > 0
+
+
+def test_what_is_free_on_a_gpu_is_what_the_driver_says_and_the_machine_s_memory_does_not_matter():
+    assert free_bytes(GPU, Gpus(free={GPU: 3 * GIB})) == 3 * GIB

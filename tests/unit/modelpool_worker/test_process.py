@@ -114,6 +114,13 @@ def test_its_last_word_is_the_reason(start, tmp_path, changes, code, sentence):
     assert sentence in (tmp_path / "termination").read_text()
 
 
+def test_a_promised_gpu_that_is_not_there_is_its_last_word_and_worth_another_try(start, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # none on any machine
+    process = start(GPUS=2)
+    assert process.wait(60) == 1
+    assert (tmp_path / "termination").read_text().startswith("the worker was promised 2 GPU(s) and torch finds none;")
+
+
 def test_a_taken_port_is_said(start, tmp_path):
     with listen("127.0.0.1", 0) as taken:
         process = start(INFERENCE_PORT=taken.getsockname()[1])

@@ -1,12 +1,16 @@
 """From load to exit, with a model whose pace the test decides."""
 
 import asyncio
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from modelpool_api import EvictRequest
 from modelpool_worker.errors import NeverLoadsError, NotServingError, RetryLoadError
+from modelpool_worker.models.devices import reserved_mib
 from modelpool_worker.runner import Exit, chunk_size
+from unit.modelpool_worker.gpus import GPU, Gpus
 
 
 def evict(**fields):
@@ -129,6 +133,34 @@ async def test_a_request_of_many_parts_is_answered_in_order(ready):
     assert [int(vector[0]) for vector in vectors] == [len(text) for text in texts]
     assert tokens == sum(len(text) for text in texts)
     assert max(len(batch) for batch in ready.capability.batches) <= ready.settings.max_batch_items
+
+
+def kib_of_this_process():
+    """Resident memory by /proc/self/status, KiB, which the worker does not read."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:")]
+    return int(line.split()[1])
+
+
+async def test_the_memory_of_a_pong_is_what_the_kernel_says_of_this_process(ready):
+    before = ready.runner.gauges().memory
+    assert before.measured_mib == before.resident_mib == pytest.approx(kib_of_this_process() / 1024, abs=32)
+    taken = np.ones(256 * 2**20 // 8)  # written to: it takes memory
+    after = ready.runner.gauges().memory
+    assert after.resident_mib - before.resident_mib == pytest.approx(256, abs=32)
+    assert len(taken)
+
+
+async def test_on_an_accelerator_the_memory_there_is_the_measured_one(make_worker):
+    worker = make_worker()
+    worker.capability.accelerator_mib = lambda: reserved_mib(GPU, Gpus(held={GPU: 40_000 * 2**20}))
+    assert worker.runner.gauges().memory.measured_mib == worker.runner.gauges().memory.resident_mib, "not loaded yet"
+    life = asyncio.create_task(worker.runner.live())
+    await worker.reach("Ready")
+    memory = worker.runner.gauges().memory
+    assert memory.measured_mib == 40_000
+    assert memory.resident_mib == pytest.approx(kib_of_this_process() / 1024, abs=32)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

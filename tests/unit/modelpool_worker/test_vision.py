@@ -228,7 +228,7 @@ def test_images_that_find_no_room_get_a_429_and_texts_none(load):
     processor = load("idefics3")[2]
     reader = VisionReader(processor, Vocabulary(processor.tokenizer.backend_tokenizer), torch.float32, "m")
     prompts = VisionPrompts(reader, 1024, PixelBudget(1))
-    held = prompts.prepare([user(RED, "?")])
+    held = prompts.prepare([user(RED, BLUE, RED, "all of one chat have room together")])
     with pytest.raises(QueueFullError):
         prompts.prepare([user(BLUE, "?")])
     assert prompts.prepare([user("hello")])[0].tokens > 0

@@ -144,9 +144,7 @@ class Runner:
         tokens = first = 0
         while first < len(inputs):
             chunk = inputs[first : first + chunk_size(inputs, first)]
-            prepared = await in_thread(self._prepare_thread, partial(capability.prepare, chunk))
-            tokens += sum(each.tokens for each in prepared)
-            self._queue.put(job, prepared, first)
+            tokens += await self._put(job, capability, chunk, first)
             first += len(chunk)
         return tokens
 
@@ -154,6 +152,12 @@ class Runner:
         """Run an admitted job; return one result per input and the tokens they took. Raises ``RequestError``."""
         tokens = await self.submit(job, inputs)
         return await job.answer, tokens
+
+    async def _put(self, job: Job, capability: Capability, chunk: Sequence[Any], first: int) -> int:
+        # a frame of its own: the error of a later portion would remember the last one that was well, and its memory
+        prepared = await in_thread(self._prepare_thread, partial(capability.prepare, chunk))
+        self._queue.put(job, prepared, first)
+        return sum(each.tokens for each in prepared)
 
     async def _load(self) -> None:
         settings = self._settings

@@ -46,7 +46,10 @@ class WorkerSettings(BaseSettings):
     )
     max_body_bytes: int = Field(default=8 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024)
     max_bodies_bytes: int = Field(
-        default=64 * 1024 * 1024, ge=1024, le=4 * 1024**3, description="bodies of all requests together"
+        default=64 * 1024 * 1024,
+        ge=1024,
+        le=4 * 1024**3,
+        description="of all requests together: their bodies, and images that were fetched for them",
     )
     body_timeout_seconds: float = Field(default=30.0, gt=0, le=600, description="for a client to send its request")
     answer_timeout_seconds: float = Field(default=60.0, gt=0, le=600, description="for a client to take its answer")

@@ -32,5 +32,17 @@ POOL_COLUMNS: Final[tuple[dict[str, Any], ...]] = (
     _AGE,
 )
 
+MODEL_COLUMNS: Final[tuple[dict[str, Any], ...]] = (
+    _column("Model", "string", ".spec.worker.model.name", "name the model answers to"),
+    _column("Capability", "string", ".spec.worker.model.capability", "kind of work"),
+    _column("Pool", "string", ".spec.worker.pool", "pool the workers belong to"),
+    _column("Desired", "integer", ".status.desiredReplicas", "workers that there shall be"),
+    _column("Replicas", "integer", ".status.replicas", "workers that serve or are on their way"),
+    _column("Max", "integer", ".spec.maxReplicas", "workers that there may be"),
+    _column("Ready", "string", '.status.conditions[?(@.type=="Ready")].status', "whether it is as it shall be"),
+    _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', "why"),
+    _AGE,
+)
+
 #: Fields of a ModelWorker that a list or watch can be narrowed by, such as ``--field-selector status.state=Ready``.
 SELECTABLE: Final = (".spec.pool", ".spec.model.name", ".spec.model.capability", ".status.state")

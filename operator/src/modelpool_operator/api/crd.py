@@ -13,7 +13,8 @@ import yaml
 
 from modelpool_operator.api import cel, names, syntax
 from modelpool_operator.api.cel import Rule
-from modelpool_operator.api.columns import POOL_COLUMNS, SELECTABLE, WORKER_COLUMNS
+from modelpool_operator.api.columns import MODEL_COLUMNS, POOL_COLUMNS, SELECTABLE, WORKER_COLUMNS
+from modelpool_operator.api.model import Model
 from modelpool_operator.api.modelpool import ModelPool
 from modelpool_operator.api.modelworker import ModelWorker
 from modelpool_operator.api.resource import ApiModel
@@ -118,29 +119,46 @@ def worker_rules() -> dict[str, Sequence[Rule]]:
     return {
         "": [syntax.object_name(), cel.keeps_status()],
         "spec": [*cel.immutability(required, optional), syntax.requests_within_memory()],
-        "spec.pool": [syntax.pool_reference()],
-        "spec.memory": syntax.memory("1Pi"),
-        "spec.model": syntax.model(),
-        "spec.model.name": [syntax.model_name()],
-        "spec.model.source": [syntax.source()],
-        "spec.model.revision": [syntax.revision()],
-        "spec.model.tokenSecretRef.name": [syntax.subdomain("the name of a Secret", "hub-token")],
-        "spec.model.tokenSecretRef.key": [syntax.secret_key()],
-        "spec.model.cacheClaim": [syntax.subdomain("model.cacheClaim", "model-cache")],
-        "spec.template.resources": [syntax.requests_within_limits()],
-        "spec.template.resources.requests": syntax.resource_amounts(),
-        "spec.template.resources.limits": syntax.resource_amounts(),
-        "spec.template.env[].name": syntax.env_name(),
-        "spec.template.nodeSelector": syntax.node_selector(),
-        "spec.template.tolerations[]": syntax.toleration(),
-        "spec.template.priorityClassName": syntax.priority_class("priorityClassName"),
-        "spec.template.imagePullSecrets[].name": [syntax.subdomain("the name of a Secret", "registry")],
-        "spec.template.labels": [*syntax.label_keys("labels"), syntax.label_values("labels")],
-        "spec.template.annotations": syntax.label_keys("annotations"),
+        **_worker_spec_rules("spec"),
         "status": cel.worker_status_rules(),
         "status.state": cel.state_rules(),
         "status.transitions[]": cel.transition_rules(),
     }
+
+
+def model_rules() -> dict[str, Sequence[Rule]]:
+    """Return the rules of a Model by their place."""
+    return {
+        "": [syntax.object_name(syntax.MAX_MODEL_CHARS), cel.keeps_status()],
+        "spec": [syntax.replicas()],
+        "spec.worker": [syntax.requests_within_memory()],
+        **_worker_spec_rules("spec.worker"),
+    }
+
+
+def _worker_spec_rules(place: str) -> dict[str, Sequence[Rule]]:
+    rules: dict[str, Sequence[Rule]] = {
+        "pool": [syntax.pool_reference()],
+        "memory": syntax.memory("1Pi"),
+        "model": syntax.model(),
+        "model.name": [syntax.model_name()],
+        "model.source": [syntax.source()],
+        "model.revision": [syntax.revision()],
+        "model.tokenSecretRef.name": [syntax.subdomain("the name of a Secret", "hub-token")],
+        "model.tokenSecretRef.key": [syntax.secret_key()],
+        "model.cacheClaim": [syntax.subdomain("model.cacheClaim", "model-cache")],
+        "template.resources": [syntax.requests_within_limits()],
+        "template.resources.requests": syntax.resource_amounts(),
+        "template.resources.limits": syntax.resource_amounts(),
+        "template.env[].name": syntax.env_name(),
+        "template.nodeSelector": syntax.node_selector(),
+        "template.tolerations[]": syntax.toleration(),
+        "template.priorityClassName": syntax.priority_class("priorityClassName"),
+        "template.imagePullSecrets[].name": [syntax.subdomain("the name of a Secret", "registry")],
+        "template.labels": [*syntax.label_keys("labels"), syntax.label_values("labels")],
+        "template.annotations": syntax.label_keys("annotations"),
+    }
+    return {f"{place}.{path}": placed for path, placed in rules.items()}
 
 
 def definitions() -> dict[str, dict[str, Any]]:
@@ -152,7 +170,13 @@ def definitions() -> dict[str, dict[str, Any]]:
         names.MODEL_WORKER, names.MODEL_WORKERS, "mw", WORKER_COLUMNS, object_schema(ModelWorker, worker_rules())
     )
     worker["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": path} for path in SELECTABLE]
-    return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in (pool, worker)}
+    model = _definition(names.MODEL, names.MODELS, "mdl", MODEL_COLUMNS, object_schema(Model, model_rules()))
+    model["spec"]["versions"][0]["subresources"]["scale"] = {
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    }
+    return {f"{names.GROUP}_{crd['spec']['names']['plural']}.yaml": crd for crd in (model, pool, worker)}
 
 
 def _definition(

@@ -36,13 +36,14 @@ __all__ = [
     "LastFailure",
     "MeasuredMemory",
     "MirroredMove",
-    "ModelSpec",
     "ModelWorker",
     "ModelWorkerSpec",
     "ModelWorkerStatus",
     "SecretName",
+    "ServedModel",
     "TokenSecretRef",
     "Transition",
+    "WorkerSpec",
     "WorkerTemplate",
 ]
 
@@ -61,7 +62,7 @@ class TokenSecretRef(ApiModel):
     key: str = Field(default="HF_TOKEN", min_length=1, max_length=253, description="key in the Secret")
 
 
-class ModelSpec(ApiModel):
+class ServedModel(ApiModel):
     """Which model a worker serves, what as, and where it comes from."""
 
     name: str = Field(min_length=1, max_length=96, description="name the model answers to in requests")
@@ -144,11 +145,11 @@ class WorkerTemplate(ApiModel):
     )
 
 
-class ModelWorkerSpec(ApiModel):
-    """What the worker serves and may use. It is one incarnation: all but a few fields are fixed once it exists."""
+class WorkerSpec(ApiModel):
+    """What a worker serves and may use: the part of its spec that a Model says for its workers as well."""
 
     pool: LabelText = Field(min_length=1, description="ModelPool in the same namespace that the worker belongs to")
-    model: ModelSpec = Field(description="the model to serve")
+    model: ServedModel = Field(description="the model to serve")
     memory: MemoryQuantity = Field(
         description="memory reserved in the pool, for example 8Gi: of the accelerator where gpus is above 0, else the "
         "container's"
@@ -184,16 +185,21 @@ class ModelWorkerSpec(ApiModel):
         default=Eviction.AUTO,
         description="Auto: may be evicted when unused or when its room is needed. Never: stays. May change",
     )
-    shutdown: bool = Field(
-        default=False, description="true: finish the requests in flight and stop, for good. Cannot be taken back"
-    )
-    service: bool = Field(default=True, description="whether a Service of the worker's own name leads to it")
     template: WorkerTemplate | None = Field(default=None, description="the fields of the pod that may be set")
 
     @property
     def memory_mib(self) -> int:
         """The reservation in whole MiB, rounded up."""
         return parse_mib(self.memory)
+
+
+class ModelWorkerSpec(WorkerSpec):
+    """What the worker serves and may use. It is one incarnation: all but a few fields are fixed once it exists."""
+
+    shutdown: bool = Field(
+        default=False, description="true: finish the requests in flight and stop, for good. Cannot be taken back"
+    )
+    service: bool = Field(default=True, description="whether a Service of the worker's own name leads to it")
 
 
 class ModelWorker(ApiModel):

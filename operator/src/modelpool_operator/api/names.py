@@ -39,6 +39,8 @@ ANNOTATION_GATE_LIFTED: Final = f"{GROUP}/gate-lifted"
 #: On a demand Lease, whole seconds: keep the Model's workers for so long after their last use. -1: for as long as may
 #: be. A Lease without it says that somebody waits for a worker.
 ANNOTATION_KEEP_ALIVE: Final = f"{GROUP}/keep-alive"
+#: On a Model whose workers an uninstall has stopped: no worker is made for it.
+ANNOTATION_DRAINED: Final = f"{GROUP}/drained"
 
 WORKER_CONTAINER: Final = "worker"
 
@@ -85,5 +87,7 @@ class Reason(StrEnum):
     IDLE_EVICTION = "IdleEviction"
     ROOM_EVICTION = "RoomEviction"
     POOL_DRAIN = "PoolDrain"
+    REPLACED = "Replaced"
+    SCALED_DOWN = "ScaledDown"
     SHUTDOWN = "Shutdown"
     DELETED = "Deleted"

@@ -7,6 +7,8 @@ from modelpool_operator.api.quantity import MEMORY_PATTERN
 
 #: Room for what is derived from a name, such as a Service or a pod.
 MAX_NAME_CHARS: Final = 57
+#: A Model's workers are called by its name and a number of up to ten digits.
+MAX_MODEL_CHARS: Final = MAX_NAME_CHARS - 11
 _LABEL: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 _SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _REVISION: Final = r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}"
@@ -65,11 +67,11 @@ def _matches(pattern: str, message: str) -> Rule:
     return Rule(f"self.matches({quoted(pattern)})", message)
 
 
-def object_name() -> Rule:
-    """Return the rule for the name of an object of ours."""
+def object_name(most: int = MAX_NAME_CHARS) -> Rule:
+    """Return the rule for the name of an object of ours, of at most so many characters."""
     return Rule(
-        f"self.metadata.name.size() <= {MAX_NAME_CHARS} && self.metadata.name.matches({quoted(_LABEL)})",
-        f"the name must be at most {MAX_NAME_CHARS} characters: lower case letters, digits and -, beginning with a "
+        f"self.metadata.name.size() <= {most} && self.metadata.name.matches({quoted(_LABEL)})",
+        f"the name must be at most {most} characters: lower case letters, digits and -, beginning with a "
         "letter and not ending with -, for example minilm",
     )
 
@@ -79,6 +81,15 @@ def pool_reference() -> Rule:
     return Rule(
         f"self.size() <= {MAX_NAME_CHARS} && self.matches({quoted(_LABEL)})",
         "pool must be the name of a ModelPool in the same namespace, for example default",
+    )
+
+
+def replicas() -> Rule:
+    """Return the rule between the numbers of workers of a Model."""
+    least, most = "(has(self.minReplicas) ? self.minReplicas : 0)", "(has(self.maxReplicas) ? self.maxReplicas : 1)"
+    return Rule(
+        f"{least} <= {most}",
+        "minReplicas must not be more than maxReplicas, for example minReplicas: 1 and maxReplicas: 4",
     )
 
 

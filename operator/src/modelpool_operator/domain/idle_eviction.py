@@ -12,21 +12,36 @@ from modelpool_operator.domain.seen import Seen
 
 def idle_eviction(seen: Seen, now: datetime) -> tuple[tuple[Action, ...], tuple[datetime, ...]]:
     """Return the question to ask a worker that has been unused for long enough, or when to look again."""
-    rules, pong, worker = seen.rules, seen.pong, seen.worker
-    if pong is None or worker.spec.eviction == "Never" or not seen.reachable:
+    pong = seen.pong
+    if pong is None or not seen.reachable:
         return (), ()
-    room = seen.room_wanted
-    # for room a worker has to be past its idle timeout only: Idle, or about to be
-    enough = min(rules.idle_timeout, rules.evict_after) if room else rules.evict_after
-    ready_since = worker.time("readyTime")
-    young_until = ready_since + timedelta(seconds=rules.min_residency) if ready_since else now
-    unused = pong.unused_for
-    if unused is None or pong.pending_requests:
+    if pong.unused_for is None or pong.pending_requests:
         return (), ()
-    due = max(now + timedelta(seconds=max(0.0, enough - unused)), young_until)
+    asked = _reason(seen)
+    if asked is None:
+        return (), ()
+    reason, enough, young_until = asked
+    due = max(now + timedelta(seconds=max(0.0, enough - pong.unused_for)), young_until or now)
     if due > now or not WorkerHandle.from_pong(pong).is_evictable(enough):
         return (), (due,)
-    return (AskEvict(room or Reason.IDLE_EVICTION, unused_for=enough),), (now + timedelta(seconds=1),)
+    return (AskEvict(reason, unused_for=enough),), (now + timedelta(seconds=1),)
+
+
+def _reason(seen: Seen) -> tuple[Reason, float, datetime | None] | None:
+    """Return what the worker is asked to go for, how long it must have been unused, and until when it is too young."""
+    rules, worker = seen.rules, seen.worker
+    if seen.dismissed is not None:  # others serve in its place, or nobody wants so many
+        return seen.dismissed, 0.0, None
+    if worker.spec.eviction == "Never" or seen.kept:
+        return None
+    ready_since = worker.time("readyTime")
+    young_until = ready_since + timedelta(seconds=rules.min_residency) if ready_since else None
+    stays = rules.evict_after if seen.keep_alive is None else float(seen.keep_alive)
+    if seen.room_wanted:
+        # for room a worker has to be past its idle timeout only: Idle, or about to be
+        enough = min(rules.idle_timeout, rules.evict_after if stays < 0 else stays)
+        return seen.room_wanted, enough, young_until
+    return None if stays < 0 else (Reason.IDLE_EVICTION, stays, young_until)
 
 
 def idle_eviction_due(seen: Seen, now: datetime) -> bool:

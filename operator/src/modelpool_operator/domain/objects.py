@@ -1,4 +1,4 @@
-"""ModelWorker and ModelPool as decisions see them: identity, parsed spec, status as it was read."""
+"""ModelWorker, ModelPool and Model as decisions see them: identity, parsed spec, status as it was read."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,12 +7,15 @@ from functools import cached_property
 from typing import Any, Final
 
 from modelpool_api import TERMINAL_STATES, WorkerState, parse_state
+from modelpool_operator.api import names
+from modelpool_operator.api.model import ModelSpec
 from modelpool_operator.api.modelpool import ModelPoolSpec
 from modelpool_operator.api.modelworker import ModelWorkerSpec
 from modelpool_operator.domain.mirror import Mirrored
 from modelpool_operator.domain.podview import parse_time
 
 Status = Mapping[str, Any]
+_API: Final = names.API_VERSION
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,6 +64,14 @@ class Entry:
         return _pod_name(self.name, self.uid)
 
 
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The Model that a worker belongs to."""
+
+    name: str
+    uid: str
+
+
 @dataclass(frozen=True)
 class WorkerView:
     """A ModelWorker as it was read."""
@@ -75,6 +86,10 @@ class WorkerView:
     finalizers: tuple[str, ...]
     spec: ModelWorkerSpec
     status: Status
+    #: None for a worker that somebody has made by hand
+    model: Owner | None = None
+    #: hash of the template that its Model has made it from
+    template: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -170,6 +185,33 @@ class PoolView:
         return not self.deleting and self.spec.stop_policy == "None"
 
 
+@dataclass(frozen=True)
+class ModelView:
+    """A Model as it was read."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    deleting: bool
+    spec: ModelSpec
+    status: Status
+    #: when an uninstall has last said that no worker is to be made
+    drained: datetime | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    @property
+    def keep_alive(self) -> int | None:
+        """Seconds that its workers stay after their last use, as a request has asked; -1: as long as may be."""
+        value = self.status.get("keepAliveSeconds")
+        return None if value is None else int(value)
+
+
 def sum_amounts(amounts: Iterable[Amount]) -> Amount:
     """Add up amounts."""
     result = Amount()
@@ -197,7 +239,39 @@ def worker_view(obj: Mapping[str, Any]) -> WorkerView:
         finalizers=tuple(meta.get("finalizers") or ()),
         spec=ModelWorkerSpec.model_validate(obj["spec"]),
         status=obj.get("status") or {},
+        model=_owner(meta),
+        template=(meta.get("labels") or {}).get(names.LABEL_TEMPLATE, ""),
     )
+
+
+def model_view(obj: Mapping[str, Any]) -> ModelView:
+    """Read a Model; raises pydantic's ValidationError for one that the CRD would refuse."""
+    meta = obj["metadata"]
+    return ModelView(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta["uid"],
+        resource_version=meta["resourceVersion"],
+        generation=int(meta.get("generation") or 0),
+        deleting=meta.get("deletionTimestamp") is not None,
+        spec=ModelSpec.model_validate(obj["spec"]),
+        status=obj.get("status") or {},
+        drained=_time_or_none((meta.get("annotations") or {}).get(names.ANNOTATION_DRAINED)),
+    )
+
+
+def _owner(meta: Mapping[str, Any]) -> Owner | None:
+    for reference in meta.get("ownerReferences") or ():
+        if reference.get("controller") and reference["kind"] == names.MODEL and reference["apiVersion"] == _API:
+            return Owner(reference["name"], reference["uid"])
+    return None
+
+
+def _time_or_none(text: str | None) -> datetime | None:
+    try:
+        return parse_time(text)
+    except ValueError:
+        return None  # somebody's hand, not ours
 
 
 def pool_view(obj: Mapping[str, Any]) -> PoolView:

@@ -255,6 +255,7 @@ def _labels(worker: WorkerView) -> dict[str, str]:
         names.LABEL_WORKER_UID: worker.uid,
         names.LABEL_POOL: worker.spec.pool,
         names.LABEL_CAPABILITY: str(worker.spec.model.capability),
+        **({names.LABEL_MODEL: worker.model.name} if worker.model else {}),
     }
 
 

@@ -33,6 +33,12 @@ class Seen:
     cut_off: bool = False
     #: the pool wants this worker's room, if it can be had without harm
     room_wanted: Reason | None = None
+    #: its Model wants it to stay: neither idleness nor the room of others ends it
+    kept: bool = False
+    #: its Model has no use for it any more: it goes as soon as it has nothing to do
+    dismissed: Reason | None = None
+    #: seconds that it stays after its last use, as a request has asked; below 0: as long as may be
+    keep_alive: int | None = None
     #: it refused to be evicted even by force
     deaf: bool = False
     #: a Service of its name is there and belongs to somebody else

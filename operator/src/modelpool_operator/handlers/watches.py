@@ -41,6 +41,7 @@ def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -
         settings.watching.connect_timeout = 10
         settings.watching.inactivity_timeout = 70
         settings.watching.label_selectors["pods"] = f"{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+        settings.watching.label_selectors["leases"] = names.LABEL_DEMAND
         settings.networking.request_timeout = 60
         settings.networking.connect_timeout = 10
         settings.networking.error_backoffs = Patience()
@@ -60,6 +61,14 @@ def build_registry(controller: Controller, end: Callable[[], Awaitable[None]]) -
     @kopf.on.event(names.GROUP, names.VERSION, names.MODEL_POOLS, registry=registry)
     async def pool_seen(event: kopf.RawEvent, **_: Any) -> None:
         controller.pool_seen(_object(event), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event(names.GROUP, names.VERSION, names.MODELS, registry=registry)
+    async def model_seen(event: kopf.RawEvent, **_: Any) -> None:
+        controller.model_seen(_object(event), deleted=event["type"] == "DELETED")
+
+    @kopf.on.event("coordination.k8s.io", "v1", "leases", labels={names.LABEL_DEMAND: kopf.PRESENT}, registry=registry)
+    async def demand_seen(event: kopf.RawEvent, **_: Any) -> None:
+        controller.demand_seen(_object(event), deleted=event["type"] == "DELETED")
 
     @kopf.on.event("", "v1", "pods", labels={names.LABEL_MANAGED_BY: names.MANAGED_BY}, registry=registry)
     async def pod_seen(event: kopf.RawEvent, **_: Any) -> None:

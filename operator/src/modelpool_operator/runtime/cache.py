@@ -12,6 +12,8 @@ import structlog
 _log = structlog.get_logger(__name__)
 V = TypeVar("V")
 Key = tuple[str, str]
+#: What objects are looked up together by, its kind first: ("pool", namespace, name).
+Group = tuple[str, ...]
 #: What parsing an object raises that an older CRD, or somebody's hand, has left in an unexpected form.
 UNREADABLE: Final = (ValueError, KeyError, TypeError)  # pydantic's ValidationError is a ValueError
 
@@ -28,10 +30,10 @@ class ObjectCache(Generic[V]):
     """Objects of one kind by namespace and name, parsed once when they change."""
 
     parse: Callable[[dict[str, Any]], V]
-    #: what objects are looked up together by, such as the pool of a worker
-    group: Callable[[V], Key] | None = None
+    #: the groups of an object, such as the pool of a worker
+    groups: Callable[[V], tuple[Group, ...]] | None = None
     _items: dict[Key, tuple[str, int, V]] = field(default_factory=dict)
-    _groups: dict[Key, dict[Key, V]] = field(default_factory=dict)
+    _groups: dict[Group, dict[Key, V]] = field(default_factory=dict)
     #: per key the latest version that whoever is responsible for the object was told of
     _told: dict[Key, tuple[str, int]] = field(default_factory=dict)
     complete: bool = False
@@ -45,7 +47,7 @@ class ObjectCache(Generic[V]):
         """Iterate over all objects as last seen."""
         return iter([item[2] for item in list(self._items.values())])  # the metrics ask from another thread
 
-    def in_group(self, group: Key) -> list[V]:
+    def in_group(self, group: Group) -> list[V]:
         """Return the objects of one group as last seen."""
         return list(self._groups.get(group, {}).values())
 
@@ -102,17 +104,15 @@ class ObjectCache(Generic[V]):
         if known is not None:
             self._ungroup(key, known[2])
         self._items[key] = (uid, version, value)
-        if self.group is not None:
-            self._groups.setdefault(self.group(value), {})[key] = value
+        for group in self.groups(value) if self.groups else ():
+            self._groups.setdefault(group, {})[key] = value
 
     def _ungroup(self, key: Key, value: V) -> None:
-        if self.group is None:
-            return
-        group = self.group(value)
-        members = self._groups[group]
-        del members[key]
-        if not members:
-            del self._groups[group]
+        for group in self.groups(value) if self.groups else ():
+            members = self._groups[group]
+            del members[key]
+            if not members:
+                del self._groups[group]
 
 
 class Listing(Generic[V]):

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from modelpool_operator.api import names
-from modelpool_operator.domain.errors import ApiError, NotFoundError
+from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.domain.idle_eviction import idle_eviction_due
 from modelpool_operator.domain.pods import ImageSettings
 from modelpool_operator.kube.client import KubeClient
@@ -19,17 +19,18 @@ from modelpool_operator.runtime.budget import WriteBudget
 from modelpool_operator.runtime.cache import UNREADABLE, Key, ObjectCache
 from modelpool_operator.runtime.knowledge import Knowledge
 from modelpool_operator.runtime.leader import Elector
+from modelpool_operator.runtime.models import ModelReconciler
 from modelpool_operator.runtime.pinger import Pingers
 from modelpool_operator.runtime.pools import PoolReconciler
 from modelpool_operator.runtime.queue import KeyedQueue
-from modelpool_operator.runtime.sweeper import Sweeper
+from modelpool_operator.runtime.sweeper import Changes, Sweeper
 from modelpool_operator.runtime.tokens import Tokens
 from modelpool_operator.runtime.workers import WorkerReconciler
 from modelpool_operator.settings import OperatorSettings
 from modelpool_operator.worker_client import WorkerClient
 
 _log = structlog.get_logger(__name__)
-Kind = Literal["worker", "pool"]
+Kind = Literal["worker", "pool", "model"]
 Task = tuple[Kind, str, str]
 #: A reconcile that takes longer is given up and tried again, seconds.
 _RECONCILE_SECONDS: Final = 120.0
@@ -87,6 +88,14 @@ class Controller:
             lambda key, seconds: self._queue.add_after(("pool", *key), seconds),
             time.monotonic,
         )
+        self._models = ModelReconciler(
+            client,
+            self.knowledge,
+            metrics,
+            self._add_worker,
+            lambda key, seconds: self._queue.add_after(("model", *key), seconds),
+            time.monotonic,
+        )
         self._sweeper = Sweeper(client, self.knowledge, settings.watch_namespaces, settings.sweep_seconds, self._swept)
         self.elector = Elector(
             client,
@@ -129,6 +138,8 @@ class Controller:
             known = self.knowledge.workers.get(key)
             if known is not None and self.knowledge.workers.forget(key, obj["metadata"]["uid"]):
                 self._workers.forget(known)
+                if known.model is not None:
+                    self._add_model((known.namespace, known.model.name))
         elif _observe(self.knowledge.workers, obj):
             self._add_worker(key)
 
@@ -142,6 +153,26 @@ class Controller:
         elif _observe(self.knowledge.pools, obj):
             self._add_pool(key)
         self._tell_workers(key)
+
+    def model_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
+        """Take a watch event of a Model."""
+        key = _key(obj)
+        if deleted:
+            known = self.knowledge.models.get(key)
+            if known is not None and self.knowledge.models.forget(key, obj["metadata"]["uid"]):
+                self._models.forget(known)
+                for worker in self.knowledge.workers_of_model(known):
+                    self._add_worker(worker.key)
+        elif _observe(self.knowledge.models, obj):
+            self._add_model(key)
+
+    def demand_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
+        """Take a watch event of a Lease that says what requests want of a Model."""
+        key = self.knowledge.demands.observe(obj, self._client.clock.now())
+        if key is not None and deleted:
+            self.knowledge.demands.forget(key)
+        if key is not None:
+            self._add_model(key)
 
     def pod_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
         """Take a watch event of a worker's pod."""
@@ -179,7 +210,7 @@ class Controller:
         with self._metrics.reconcile_seconds.labels(kind).time():
             try:
                 async with asyncio.timeout(_RECONCILE_SECONDS):
-                    await (self._workers if kind == "worker" else self._pools).reconcile(key)
+                    await self._reconciler(kind).reconcile(key)
                 self._queue.succeeded(task)
             except (ApiError, TimeoutError) as error:
                 result = type(error).__name__
@@ -191,6 +222,15 @@ class Controller:
                 delay = self._queue.retry(task)
                 _log.exception("reconcile.broken", kind=kind, key=key, retry_in=round(delay, 2))
         self._metrics.reconciles.labels(kind, result).inc()
+
+    def _reconciler(self, kind: Kind) -> WorkerReconciler | PoolReconciler | ModelReconciler:
+        match kind:
+            case "worker":
+                return self._workers
+            case "pool":
+                return self._pools
+            case "model":
+                return self._models
 
     async def _tick(self) -> None:
         """The maintenance pass: workers that may be due for eviction are looked at, even if nothing else moved."""
@@ -223,8 +263,8 @@ class Controller:
                 self._everything()
 
     def _begins(self, task: Task) -> bool:
-        """Whether this is on the way to a pod: a pool makes them, for workers that have been accepted."""
-        if task[0] == "pool":
+        """Whether this is on the way to a pod: a Model makes workers, and a pool pods for those that were accepted."""
+        if task[0] != "worker":
             return True
         worker = self.knowledge.workers.get((task[1], task[2]))
         return worker is not None and worker.state is None
@@ -234,9 +274,10 @@ class Controller:
             self._add_worker(worker.key)
         for pool in self.knowledge.pools.values():
             self._add_pool((pool.namespace, pool.name))
+        for model in self.knowledge.models.values():
+            self._add_model(model.key)
 
-    def _swept(self, workers: set[Key], pools: set[Key], pods: set[Key]) -> None:
-        del pools
+    def _swept(self, changes: Changes) -> None:
         if not self._listed:
             # what the watches showed before the first list was complete has been passed over: look at everything
             self._listed = True
@@ -248,12 +289,15 @@ class Controller:
             self.knowledge.forget_worker(uid)
         here: set[Task] = {("worker", *worker.key) for worker in self.knowledge.workers.values()}
         here |= {("pool", pool.namespace, pool.name) for pool in self.knowledge.pools.values()}
+        here |= {("model", *model.key) for model in self.knowledge.models.values()}
         self._passed_over &= here
-        for key in workers:
+        for key in changes.workers:
             self._add_worker(key)
-        gone = {key for key in pods if self.knowledge.pods.get(key) is None}
+        for model in self.knowledge.models.values():
+            self._add_model(model.key)
+        gone = {key for key in changes.pods if self.knowledge.pods.get(key) is None}
         for worker in self.knowledge.workers.values():
-            if (worker.namespace, worker.pod_name) in pods or worker.deleting:
+            if (worker.namespace, worker.pod_name) in changes.pods or worker.deleting:
                 self._add_worker(worker.key)
         for pool in self.knowledge.pools.values():
             self._add_pool((pool.namespace, pool.name))
@@ -283,27 +327,16 @@ class Controller:
     def _add_worker(self, key: Key) -> None:
         if key[1]:
             self._queue.add(("worker", *key))
+        worker = self.knowledge.workers.get(key)
+        if worker is not None and worker.model is not None:  # how many there shall be may be otherwise now
+            self._add_model((key[0], worker.model.name))
+
+    def _add_model(self, key: Key) -> None:
+        self._queue.add(("model", *key))
 
     def _add_pool(self, key: Key) -> None:
         if key[1]:
             self._queue.add(("pool", *key))
-
-
-async def wait_for_crds(client: KubeClient, patience: float = 5.0) -> None:
-    """Return once the API server serves our resources: before that there is nothing to watch."""
-    said = False
-    while True:
-        try:
-            await client.get(f"/apis/{names.GROUP}/{names.VERSION}")
-        except NotFoundError:
-            if not said:
-                _log.warning("crds.missing", expected=f"{names.MODEL_WORKERS}.{names.GROUP}", fix="apply crds/")
-                said = True
-        except ApiError as error:
-            _log.warning("api.unavailable", error=str(error)[:500])
-        else:
-            return
-        await asyncio.sleep(patience)
 
 
 def _observe(cache: ObjectCache[Any], obj: dict[str, Any]) -> bool:

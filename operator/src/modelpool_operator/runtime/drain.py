@@ -13,18 +13,31 @@ import structlog
 from modelpool_api import WorkerState
 from modelpool_operator.api import names
 from modelpool_operator.domain.errors import ApiError, ConflictError, NotFoundError
+from modelpool_operator.domain.podview import format_time
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient, retrying
 
 _log = structlog.get_logger(__name__)
 _PAUSE = 1.0
+#: Models are told this often that no worker is to be made; the operator's memory of it is longer.
+_STAMP_SECONDS = 15.0
 
 
 async def drain(client: KubeClient, namespaces: Sequence[str], seconds: float) -> bool:
-    """Shut all workers down, wait until they are Dead, remove our finalizers; return whether all ended in time."""
+    """Let the Models make no more, shut all workers down, wait until they are Dead, remove our finalizers.
+
+    Returns whether all ended in time.
+    """
     deadline = time.monotonic() + seconds
     scopes: Sequence[str | None] = list(namespaces) or [None]
+    stamped = -_STAMP_SECONDS
     while True:
+        if time.monotonic() - stamped >= _STAMP_SECONDS:
+            stamped = time.monotonic()
+            for scope in scopes:
+                for obj in await _list(client, paths.models(scope)):
+                    drained = {names.ANNOTATION_DRAINED: format_time(client.clock.now())}
+                    await _patch(client, paths.models, obj, {"metadata": {"annotations": drained}})
         workers = [obj for scope in scopes for obj in await _list(client, paths.workers(scope))]
         alive = [obj for obj in workers if (obj.get("status") or {}).get("state") != WorkerState.DEAD]
         for obj in alive:

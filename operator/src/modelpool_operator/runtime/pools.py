@@ -40,6 +40,8 @@ _TRIES: Final = 6
 _RECOUNT_SECONDS: Final = 10.0
 #: The token Secret of a pool in use is looked after this often.
 _SECRET_SECONDS: Final = 30.0
+#: While somebody waits for room, time alone may make others ready to go: they are looked at this often, seconds.
+_RELOOK_SECONDS: Final = 2.0
 
 
 @dataclass
@@ -138,6 +140,9 @@ class PoolReconciler:
             obj = await self._client.patch(paths.pools(pool.namespace, pool.name, "status"), body)
             pool = self._knowledge.pools.take(obj)
         self._after(pool, change, began)
+        in_line = {reason for reason, _ in decided.refusals.values()} & {Reason.WAITING_FOR_QUOTA}
+        if in_line and any(not holder.leaving for holder in holders):
+            self._again((pool.namespace, pool.name), _RELOOK_SECONDS)
         self._say({**decided.refusals, **refused}, waiting, [*decided.victims, *admission.shrink(pool, holders)], pool)
         if pool.deleting and not pool.ledger and names.POOL_FINALIZER in pool.finalizers:
             await self._patch_finalizers(pool, [name for name in pool.finalizers if name != names.POOL_FINALIZER])
@@ -295,7 +300,7 @@ class PoolReconciler:
             priority=worker.spec.priority,
             unused_for=pong.unused_for if pong else None,
             pending=pong.pending_requests if pong else 0,
-            pinned=worker.spec.eviction == "Never",
+            pinned=worker.spec.eviction == "Never" or self._knowledge.kept(worker),
             young=ready is None or now < ready + timedelta(seconds=rules.min_residency),
             idle_timeout=rules.idle_timeout,
         )

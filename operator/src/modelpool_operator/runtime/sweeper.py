@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -16,8 +17,18 @@ from modelpool_operator.runtime.knowledge import POD_SELECTOR, Knowledge
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a sweep found otherwise than it was remembered, or gone."""
+
+    workers: set[Key]
+    pools: set[Key]
+    models: set[Key]
+    pods: set[Key]
+
+
 class Sweeper:
-    """Lists workers, pools and pods every so often and reports what is not as it was remembered."""
+    """Lists workers, pools, Models and pods every so often and reports what is not as it was remembered."""
 
     def __init__(
         self,
@@ -25,7 +36,7 @@ class Sweeper:
         knowledge: Knowledge,
         namespaces: Sequence[str],
         seconds: float,
-        changed: Callable[[set[Key], set[Key], set[Key]], None],
+        changed: Callable[[Changes], None],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -55,11 +66,13 @@ class Sweeper:
         """List everything once and take it as the truth."""
         known = self._knowledge
         workers, pools, pods = known.workers.listing(), known.pools.listing(), known.pods.listing()
+        models = known.models.listing()
         for namespace in self._namespaces:
             await self._list(pools, paths.pools(namespace))
+            await self._list(models, paths.models(namespace))
             await self._list(workers, paths.workers(namespace))
             await self._list(pods, paths.pods(namespace), POD_SELECTOR)
-        self._changed(workers.end(), pools.end(), pods.end())
+        self._changed(Changes(workers.end(), pools.end(), models.end(), pods.end()))
         self.last_success = self._monotonic()
 
     async def _list(self, listing: Listing[Any], path: str, selector: str | None = None) -> None:

@@ -137,7 +137,7 @@ def in_pool(version: int, pool: str, name: str = "w", uid: str = "u") -> dict:
 
 @pytest.fixture
 def grouped() -> ObjectCache[dict]:
-    return ObjectCache(dict, lambda obj: ("team-a", obj["pool"]))
+    return ObjectCache(dict, lambda obj: (("team-a", obj["pool"]),))
 
 
 def test_objects_are_found_by_their_group_and_leave_it_with_their_end(grouped):

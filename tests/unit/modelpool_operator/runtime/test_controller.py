@@ -10,6 +10,7 @@ from modelpool_operator.domain.errors import UnreachableError
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.metrics import OperatorMetrics
 from modelpool_operator.runtime.controller import Controller
+from modelpool_operator.runtime.sweeper import Changes
 from modelpool_operator.settings import OperatorSettings
 
 WORKER = {
@@ -26,7 +27,7 @@ WORKER = {
 async def controller():
     """A controller that has no connection and makes no request."""
     made = Controller(KubeClient(cast(Any, None)), OperatorSettings(), OperatorMetrics())
-    for cache in (made.knowledge.workers, made.knowledge.pools, made.knowledge.pods):
+    for cache in (made.knowledge.workers, made.knowledge.pools, made.knowledge.models, made.knowledge.pods):
         cache.complete = True
     yield made
     await made.close()
@@ -62,7 +63,7 @@ async def test_pings_that_ended_with_the_lease_begin_again_though_nobody_says_th
     controller.elector._renewed = None
 
 
-@pytest.mark.parametrize("missing", ["workers", "pools", "pods"])
+@pytest.mark.parametrize("missing", ["workers", "pools", "models", "pods"])
 async def test_nothing_is_decided_before_every_kind_has_been_listed(controller, missing):
     controller.elector._renewed = time.monotonic()
     getattr(controller.knowledge, missing).complete = False
@@ -78,16 +79,16 @@ async def test_when_the_api_server_is_back_nobody_waits_for_the_end_of_a_pause(c
     """The pauses of what failed meanwhile may be a minute long by then."""
     task = ("worker", "team-a", "minilm")
     controller.knowledge.workers.observe(WORKER)
-    controller._swept(set(), set(), set())
+    controller._swept(Changes(set(), set(), set(), set()))
     assert await controller._queue.get() == task
     controller._queue.done(task)
     controller._queue.retry(task)
 
-    controller._swept(set(), set(), set())
+    controller._swept(Changes(set(), set(), set(), set()))
     assert len(controller._queue) == 0
 
     controller._sweeper.failing = True
-    controller._swept(set(), set(), set())
+    controller._swept(Changes(set(), set(), set(), set()))
     assert len(controller._queue) == 1
 
 

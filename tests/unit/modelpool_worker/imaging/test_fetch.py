@@ -9,10 +9,11 @@ from functools import partial
 import httpcore
 import pytest
 
-from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.errors import InvalidRequestError, QueueFullError
 from modelpool_worker.imaging.addresses import parse_networks
 from modelpool_worker.imaging.fetch import MAX_URLS, ImageFetcher
 from modelpool_worker.imaging.sources import parse_hosts, parse_image
+from modelpool_worker.web.body_budget import BodyBudget
 
 PUBLIC = "93.184.215.14"
 PICTURE = b"picture" * 100
@@ -93,8 +94,12 @@ def fetcher(net, hosts="http://images.example", refused="", **more):
     return ImageFetcher(parse_hosts(hosts), parse_networks(refused), resolve=net.resolve, connect=net.connect, **more)
 
 
+def uncounted(_count):
+    """Let every byte pass."""
+
+
 async def get(net, url=URL, **more):
-    return await fetcher(net, **more).fetch(parse_image(url, param="input"), param="input")
+    return await fetcher(net, **more).fetch(parse_image(url, param="input"), param="input", take=uncounted)
 
 
 async def refused(net, url=URL, **more):
@@ -335,19 +340,43 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch):
 async def test_the_images_of_a_request_share_its_bytes_and_come_once_each():
     urls = [parse_image(f"http://images.example/{number}", param="input") for number in (1, 2, 1)]
     async with network(partial(plainly, given=answer())) as net:
-        fetched = await fetcher(net, max_bytes=1400).fetch_all(urls, param="input")
+        fetched = await fetcher(net, max_bytes=1400).fetch_all(urls, param="input", take=uncounted)
         assert fetched == dict.fromkeys(urls, PICTURE)
         assert len(net.requests) == 2
         with pytest.raises(InvalidRequestError, match="too large"):
-            await fetcher(net, max_bytes=1399).fetch_all(urls, param="input")
-    assert await fetcher(net).fetch_all([], param="input") == {}
+            await fetcher(net, max_bytes=1399).fetch_all(urls, param="input", take=uncounted)
+    assert await fetcher(net).fetch_all([], param="input", take=uncounted) == {}
+
+
+async def test_every_byte_of_a_request_s_images_is_counted_before_it_is_kept():
+    urls = [parse_image(f"http://images.example/{number}", param="input") for number in (1, 2)]
+    budget = BodyBudget(10)  # one request alone may hold more
+    async with network(partial(plainly, given=answer())) as net:
+        with budget.hold() as held:
+            await fetcher(net).fetch_all(urls, param="input", take=held.take)
+            assert budget.bytes == 2 * len(PICTURE)
+    assert budget.bytes == 0
+
+
+async def test_where_others_hold_the_memory_an_image_is_not_read_to_its_end():
+    """The server never ends, and its own limit is far away: only the budget can have ended it."""
+    budget = BodyBudget(300_000)
+    async with network(without_end) as net, asyncio.timeout(20):
+        with budget.hold() as other, budget.hold() as held:
+            other.take(100_000)
+            reading = fetcher(net, max_bytes=2**40, seconds=60)
+            with pytest.raises(QueueFullError) as full:
+                await reading.fetch(parse_image(URL, param="input"), param="input", take=held.take)
+            assert full.value.headers["Retry-After"] == "1"
+            assert budget.bytes <= 300_000
+        assert budget.bytes == 0
 
 
 async def test_a_request_with_too_many_urls_is_refused_before_any_is_fetched():
     urls = [parse_image(f"http://images.example/{number}", param="input") for number in range(MAX_URLS + 1)]
     async with network(partial(plainly, given=answer())) as net:
         with pytest.raises(InvalidRequestError, match=f"{MAX_URLS + 1} URLs; expected at most {MAX_URLS}"):
-            await fetcher(net).fetch_all(urls, param="input")
+            await fetcher(net).fetch_all(urls, param="input", take=uncounted)
     assert net.asked == []
 
 
@@ -362,7 +391,7 @@ async def test_only_so_many_are_fetched_at_once_and_one_that_is_given_up_makes_r
     async with network(held) as net, asyncio.timeout(20):
         made = fetcher(net)
         url = parse_image(URL, param="input")
-        tasks = [asyncio.create_task(made.fetch(url, param="input")) for _ in range(10)]
+        tasks = [asyncio.create_task(made.fetch(url, param="input", take=uncounted)) for _ in range(10)]
         for _ in range(8):
             await waiting.get()
         assert len(net.connected) == 8

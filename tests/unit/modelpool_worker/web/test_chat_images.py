@@ -9,7 +9,7 @@ import pytest
 
 from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.web.body_budget import BodyBudget
-from modelpool_worker.web.chat import Chat
+from modelpool_worker.web.chat import ImageChat
 from modelpool_worker.web.endpoint import Serving
 
 PATH = "/v1/chat/completions"
@@ -33,7 +33,7 @@ class Shelf:
         self.given_up = asyncio.Event()
         self.fetching = asyncio.Event()
 
-    async def fetch_all(self, urls, *, param):
+    async def fetch_all(self, urls, *, param, take):
         self.asked.append([url.origin.host for url in urls])
         self.fetching.set()
         if isinstance(self.found, Exception):
@@ -43,11 +43,14 @@ class Shelf:
                 await asyncio.Event().wait()
             finally:
                 self.given_up.set()
+        for _url in urls:
+            take(len(self.found))
         return dict.fromkeys(urls, self.found)
 
 
-def endpoint(worker, fetcher):
-    return Chat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics, BodyBudget(2**20)), fetcher)
+def endpoint(worker, fetcher, bodies=None):
+    bodies = bodies or BodyBudget(2**20)
+    return ImageChat(Serving(worker.settings, worker.machine, worker.runner, worker.metrics, bodies), fetcher)
 
 
 def seen(worker):
@@ -99,6 +102,24 @@ async def test_what_was_fetched_reaches_the_model_in_its_place(speaking):
         assert answer.status_code == 200
         assert parts == [(BYTES, BYTES, BYTES, "hello")]
         assert shelf.asked == [["images.example"]]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_what_was_fetched_is_held_until_the_answer_and_others_are_told_to_come_again(speaking, stream):
+    async with speaking(capability="vision") as (worker, _url), asyncio.timeout(20):
+        bodies = BodyBudget(4096)
+        first, second = (endpoint(worker, Shelf(bytes(size)), bodies) for size in (3000, 1000))
+        worker.capability.gate.clear()
+        waits = asyncio.create_task(post(first, ask(THERE, stream=stream)))
+        await asyncio.to_thread(worker.capability.joined.wait, 20)
+        assert bodies.bytes > 3000
+        refused = await post(second, ask(THERE))
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert refused.json()["error"]["code"] == "queue_full"
+        worker.capability.gate.set()
+        assert (await waits).status_code == 200
+        assert (await post(second, ask(THERE))).status_code == 200
+        assert (bodies.bytes, worker.machine.pending) == (0, 0)
 
 
 async def test_what_cannot_be_fetched_is_the_requests_fault(speaking):

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import json
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from io import BytesIO
 
 import httpx
@@ -16,6 +17,7 @@ from PIL import Image
 
 from modelpool_worker.capabilities.image_embedding import ImageEmbedding
 from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.openai.image_embeddings import MAX_INPUTS
 from modelpool_worker.openai.multipart import MAX_PARTS
 from modelpool_worker.web.body_budget import BodyBudget
@@ -108,7 +110,7 @@ class Shelf:
         self.found = found
         self.fetching, self.given_up = asyncio.Event(), asyncio.Event()
 
-    async def fetch_all(self, urls, *, param):
+    async def fetch_all(self, urls, *, param, take):
         if not urls:
             return {}
         self.fetching.set()
@@ -119,16 +121,18 @@ class Shelf:
                 await asyncio.Event().wait()
             finally:
                 self.given_up.set()
+        for _url in urls:
+            take(len(self.found))
         return dict.fromkeys(urls, self.found)
 
 
-def serving(worker):
-    return Serving(worker.settings, worker.machine, worker.runner, worker.metrics, BodyBudget(2**20))
+def serving(worker, bodies=None):
+    return Serving(worker.settings, worker.machine, worker.runner, worker.metrics, bodies or BodyBudget(2**20))
 
 
-def beside(worker, shelf):
+def beside(worker, shelf, bodies=None):
     """A client of the worker's endpoint that fetches from the shelf."""
-    endpoint = ImageEmbeddings(serving(worker), shelf)
+    endpoint = ImageEmbeddings(serving(worker, bodies), shelf)
     return httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://worker")
 
 
@@ -369,6 +373,24 @@ async def test_a_request_is_pending_while_its_images_are_fetched_and_a_client_th
         assert worker.machine.pending == 0
 
 
+async def test_what_was_fetched_is_held_until_the_answer_and_others_are_told_to_come_again(embedding):
+    there = {"image": "https://images.example/x"}
+    large = picture(size=(400, 300), kind="WEBP")
+    bodies = BodyBudget(len(large) + 200)
+    async with embedding() as (worker, _http), beside(worker, Shelf(large), bodies) as fetching:
+        worker.capability.preparing.clear()
+        worker.capability.prepare_gate.clear()
+        first = asyncio.create_task(post(fetching, there))
+        assert await asyncio.to_thread(worker.capability.preparing.wait, 20)
+        assert bodies.bytes > len(large)
+        refused = await post(fetching, there)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        worker.capability.prepare_gate.set()
+        assert len(vectors(await first)) == 1
+        assert len(vectors(await post(fetching, there))) == 1
+        assert (bodies.bytes, worker.machine.pending) == (0, 0)
+
+
 async def test_large_images_are_prepared_one_by_one_and_small_ones_together(embedding):
     async with embedding() as (worker, http):
         worker.capability.prepared.clear()
@@ -377,6 +399,40 @@ async def test_large_images_are_prepared_one_by_one_and_small_ones_together(embe
         worker.capability.prepared.clear()
         vectors(await post(http, [item(RED)] * 5))
         assert worker.capability.prepared == [5]
+
+
+@contextmanager
+def without_collector():
+    """Nothing that was forgotten in a circle is found: what is freed was let go of."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def once_there_is_room(http, given):
+    """Ask again after a 429, as clients do: a batch of a request that was refused may still be running."""
+    for _attempt in range(200):
+        answer = await post(http, given)
+        if answer.status_code != 429:
+            return answer
+    raise AssertionError("an idle worker has no room")
+
+
+async def test_a_request_of_more_images_than_fit_in_memory_is_refused_for_good_and_others_are_served(embedding):
+    one = 3 * 32 * 32 * 4
+    async with embedding() as (worker, http), asyncio.timeout(60):
+        worker.capability._budget = PixelBudget(4 * one)
+        large, small = item(picture(size=(400, 300))), item(RED)  # prepared one by one, and all together
+        with without_collector():
+            for kind in (large, small, large):
+                answer = await once_there_is_room(http, [kind] * 5)
+                assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input")
+                assert "at most 4 like these in one request" in answer.json()["error"]["message"]
+                for _time in range(2):
+                    assert len(vectors(await once_there_is_room(http, [kind] * 4))) == 4
+        assert worker.machine.pending == 0
 
 
 async def test_of_a_client_that_leaves_no_further_image_is_decoded(embedding):

@@ -5,7 +5,7 @@ A vector is the pooled output (projected, for models of image and text) made len
 Importing this module imports torch and transformers, which takes seconds: only the load thread does it.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -19,14 +19,22 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Prepared
+from modelpool_worker.embedding.rounding import agree, choose_compared
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
 from modelpool_worker.imaging.decode import decode_image
 from modelpool_worker.imaging.encoded import EncodedImage
 from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.models import model_files
-from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
+from modelpool_worker.models.devices import choose_device, name_of, reserved_mib
 from modelpool_worker.models.memory import free_bytes
-from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, load_tokenizer, read_config
+from modelpool_worker.models.pretrained import (
+    build_skeleton,
+    check_weights,
+    convert,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
 from modelpool_worker.models.processors import load_image_processor
 
 Vector = NDArray[np.float32]
@@ -45,7 +53,7 @@ class _Input(NamedTuple):
     """One input of the model: its tensors by name, each with a batch of one."""
 
     text: bool
-    tensors: Mapping[str, torch.Tensor]
+    tensors: dict[str, torch.Tensor]
 
     @property
     def group(self) -> Hashable:
@@ -76,7 +84,8 @@ class ImageEmbedding:
         files = model_files.check(request.folder, request.source)
         config = _config(files)
         self._pair = type(config) in MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING
-        self._dtype = choose_dtype(request.dtype, self._device)
+        dtype, compares = choose_compared(request.dtype, files, self._device)
+        self._dtype = torch.float32 if compares else dtype
         skeleton = build_skeleton(AutoModel, config, files)
         check_weights(skeleton, files)
         _check_pooler(skeleton, files)
@@ -85,10 +94,17 @@ class ImageEmbedding:
         texts = getattr(config, "text_config", None)
         if self._pair and texts is not None and (files.folder / "tokenizer.json").exists():
             self._load_tokenizer(files, int(texts.max_position_embeddings), fixed=config.model_type in _FIXED_LENGTH)
-        self._budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
-        vector_size = self._try_out(files.source)
+        vectors = self._try_out(files.source, _SAMPLES if compares else _SAMPLES[:1])
+        if compares and not self._converts(dtype, vectors, files.source):
+            self._model = None  # its weights are rounded by now
+            self._dtype = torch.float32
+            self._model = load_model(AutoModel, config, files, self._dtype, self._device)
+        # a batch's own room at least: where memory is short a request of some images must not be refused for ever
+        one = sum(tensor.nbytes for tensor in self._read_image(_WARM_UP_IMAGE).tensors.values())
+        waiting = int(free_bytes(torch.device("cpu")) * _WAITING_SHARE)
+        self._budget = PixelBudget(max(waiting, one * _CPU_ITEMS))
         items = _CPU_ITEMS if self._device.type == "cpu" else None
-        return Loaded(str(self._device), name_of(self._dtype), vector_size, max_items=items)
+        return Loaded(str(self._device), name_of(self._dtype), vectors.shape[1], max_items=items)
 
     def warm_up(self) -> None:
         """Embed two small images together, and a text where that is served."""
@@ -102,22 +118,14 @@ class ImageEmbedding:
     def prepare(self, inputs: Sequence[EncodedImage | str]) -> list[Prepared]:
         """Decode images and make the model's inputs of them, and of texts their tokens. Each alone, as if it came so.
 
-        Raises ``InvalidRequestError``, or ``QueueFullError`` where the images that wait take too much memory.
+        Raises ``InvalidRequestError``, also where the images of one request take too much memory together, and
+        ``QueueFullError`` where those of other requests do.
         """
-        prepared: list[Prepared] = []
-        for given in inputs:
-            if isinstance(given, str):
-                made = self._read_text(given)
-                cost = tokens = made.tensors["input_ids"].shape[1]
-            else:
-                made = self._read_image(decode_image(given.data, max_pixels=given.max_pixels, param="input"))
-                self._budget.hold(made.tensors.values())
-                cost = tokens = max(1, made.tensors["pixel_values"].numel() // _PATCH)
-            prepared.append(Prepared(made, cost, tokens, made.group))
-        return prepared
+        # no list by name: an error remembers this frame, and would hold the room of what was well for a while
+        return [self._prepare(given) for given in inputs]
 
     def run_batch(self, values: Sequence[_Input], wanted: Callable[[], bool]) -> list[Vector]:
-        """Embed inputs of one group; the result does not depend on what else is in the batch."""
+        """Embed inputs of one group and let go of them; the result does not depend on what else is in the batch."""
         inputs = {name: self._cast(torch.cat([value.tensors[name] for value in values])) for name in values[0].tensors}
         with torch.inference_mode():
             if values[0].text:
@@ -128,6 +136,9 @@ class ImageEmbedding:
                 output = self._model(**inputs, return_dict=True)
             vectors = torch.nn.functional.normalize(output.pooler_output.float().flatten(1), p=2, dim=1)
             rows: Vector = vectors.cpu().numpy()
+        for value in values:
+            # whoever remembers the batch, until the next one perhaps, must not hold room that others wait for
+            value.tensors.clear()
         return list(rows)
 
     def unload(self) -> None:
@@ -149,6 +160,16 @@ class ImageEmbedding:
             "return_tensors": "pt",
         }
         self._text_names = ("input_ids",) if fixed else ("input_ids", "attention_mask")
+
+    def _prepare(self, given: EncodedImage | str) -> Prepared:
+        if isinstance(given, str):
+            made = self._read_text(given)
+            cost = made.tensors["input_ids"].shape[1]
+        else:
+            made = self._read_image(decode_image(given.data, max_pixels=given.max_pixels, param="input"))
+            self._budget.hold(made.tensors.values(), given.share)
+            cost = max(1, made.tensors["pixel_values"].numel() // _PATCH)
+        return Prepared(made, cost, cost, made.group)
 
     def _read_image(self, image: Image.Image) -> _Input:
         try:
@@ -172,21 +193,37 @@ class ImageEmbedding:
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self._device, self._dtype if tensor.is_floating_point() else None)
 
-    def _try_out(self, source: str) -> int:
-        """Return the length of a vector; raise ``NeverLoadsError`` where model and processor do not fit together."""
+    def _converts(self, dtype: torch.dtype, exact: torch.Tensor, source: str) -> bool:
+        """Change the loaded model's format; return whether its vectors keep the direction they had before."""
+        convert(self._model, dtype)
+        self._dtype = dtype
+        return agree(exact, self._try_out(source, _SAMPLES))
+
+    def _try_out(self, source: str, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return the vectors of images, and of texts where they are served, each calculated alone.
+
+        Raises ``NeverLoadsError`` where model and processor do not fit together.
+        """
         try:
-            (vector,) = self.run_batch([self._read_image(_WARM_UP_IMAGE)], lambda: True)
+            inputs = [self._read_image(image) for image in images]
             if self._tokenizer is not None:
-                self.run_batch([self._read_text("try out")], lambda: True)
+                inputs += [self._read_text(text) for text in _SAMPLE_TEXTS[: len(images)]]
+            return torch.tensor(np.concatenate([self.run_batch([each], lambda: True) for each in inputs]))
         except Exception as error:  # whatever they make of each other's files
             raise NeverLoadsError(
                 f"{source} makes no vector of an image ({type(error).__name__}); expected one with a pooled output, "
                 "such as CLIP, SigLIP or DINOv2, with the processor and tokenizer that it came with"
             ) from error
-        return len(vector)
 
 
 _WARM_UP_IMAGE: Final = Image.new("RGB", (64, 64), "gray")
+_ROUND, _SLOPE = Image.radial_gradient("L"), Image.linear_gradient("L")
+#: Of these and the texts both formats' vectors are compared where ``auto`` may be bfloat16: areas, and fine lines.
+_SAMPLES: Final = (
+    Image.merge("RGB", (_ROUND, _SLOPE, _SLOPE.transpose(Image.Transpose.ROTATE_90))),
+    Image.effect_mandelbrot((256, 192), (-2, -1.2, 1, 1.2), 60).convert("RGB"),
+)
+_SAMPLE_TEXTS: Final = ("a red fox under the bridge, 3 p.m.", "two")
 
 
 def _config(files: model_files.ModelFiles) -> Any:

@@ -24,7 +24,7 @@ class Entry:
 
 _HERE: Final = "modelpool_worker.capabilities"
 _WEB: Final = "modelpool_worker.web"
-_CHAT: Final = {"/v1/chat/completions": f"{_WEB}.chat:Chat"}
+_CHATS: Final = "/v1/chat/completions"
 
 #: capability → entry. One line here and one module make a new capability.
 ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
@@ -33,12 +33,13 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
             f"{_HERE}.text_embedding:TextEmbedding", {"/v1/embeddings": f"{_WEB}.embeddings:Embeddings"}
         ),
         Name.TEXT_TO_TEXT: Entry(
-            f"{_HERE}.text_to_text:TextToText", {**_CHAT, "/v1/completions": f"{_WEB}.completions:Completions"}
+            f"{_HERE}.text_to_text:TextToText",
+            {_CHATS: f"{_WEB}.chat:Chat", "/v1/completions": f"{_WEB}.completions:Completions"},
         ),
         Name.IMAGE_EMBEDDING: Entry(
             f"{_HERE}.image_embedding:ImageEmbedding", {"/v1/embeddings": f"{_WEB}.image_embeddings:ImageEmbeddings"}
         ),
-        Name.VISION: Entry(f"{_HERE}.vision:Vision", _CHAT),
+        Name.VISION: Entry(f"{_HERE}.vision:Vision", {_CHATS: f"{_WEB}.chat:ImageChat"}),
         Name.TEXT_TO_IMAGE: Entry(
             f"{_HERE}.text_to_image:TextToImage", {"/v1/images/generations": f"{_WEB}.images:Images"}
         ),
@@ -46,18 +47,18 @@ ENTRIES: Final[Mapping[str, Entry]] = MappingProxyType(
 )
 
 
-def entry(name: str) -> Entry:
+def entry(name: str, entries: Mapping[str, Entry] = ENTRIES) -> Entry:
     """Return the capability's entry; raise ``NeverLoadsError`` for one that is not here."""
     try:
-        return ENTRIES[name]
+        return entries[name]
     except KeyError:
-        known = ", ".join(sorted(ENTRIES))
+        known = ", ".join(sorted(entries))
         raise NeverLoadsError(f"this worker image cannot serve {name}; it serves: {known}") from None
 
 
-def create(name: str) -> BatchCapability | StepCapability:
+def create(name: str, entries: Mapping[str, Entry] = ENTRIES) -> BatchCapability | StepCapability:
     """Import the capability's module and make it, unloaded; raise ``NeverLoadsError`` for one that is not here."""
-    return cast("BatchCapability | StepCapability", find(entry(name).model)())
+    return cast("BatchCapability | StepCapability", find(entry(name, entries).model)())
 
 
 def find(place: str) -> Any:

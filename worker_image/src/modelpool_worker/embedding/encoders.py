@@ -2,29 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, Final, Protocol
 
 import torch
 from tokenizers import Tokenizer, normalizers
 from torch import Tensor
-from torch.nn import functional
 
 from modelpool_worker.capabilities.base import DType
 from modelpool_worker.embedding.bert import BertEncoder
 from modelpool_worker.embedding.bert_sizes import read_sizes
+from modelpool_worker.embedding.rounding import agree, choose_compared
 from modelpool_worker.embedding.sentence_folder import Recipe
 from modelpool_worker.embedding.word_piece import load_word_piece
-from modelpool_worker.models.devices import choose_dtype
 from modelpool_worker.models.model_files import WEIGHTS, ModelFiles, read_json
 
 _MAX_TOKENS: Final = 32_768
-#: What a bfloat16 vector's cosine to the same text's float32 vector must be for ``auto`` to mean bfloat16.
-LEAST_COSINE: Final = 0.999
 #: On a CPU larger batches are no faster, and meanwhile no answers are sent and no texts arrive.
 _ITEMS_PER_THREAD: Final = 16
-#: Weights that were saved in 16 bits are read in 32 for that comparison up to this size.
-_COMPARED_BYTES: Final = 2 * 1024**3
+#: Texts of which both formats' vectors are compared.
 _SAMPLES: Final = (
     "warm up",
     "A somewhat longer text, to see that numbers such as 3.14 and names such as Århus keep their meaning.",
@@ -78,21 +73,24 @@ def _load_plain(
     max_tokens = _max_tokens(recipe, limit, sizes.positions)
     _finish(tokenizer, recipe, max_tokens, "right")
     weights = files.folder / WEIGHTS
-    dtype = choose_dtype(asked, device)
+    dtype, compares = choose_compared(asked, files, device)
+    samples, exact = _samples(tokenizer), None
+    if compares:
+        model = BertEncoder(weights, sizes, torch.float32, threads, rearrange=False)
+        exact = model.embed(samples, ("mean",))
+        model.close()
+        del model  # before the next one: both at once would take more memory than either needs
     model = BertEncoder(weights, sizes, dtype, threads)
-    if asked == "auto" and dtype is not torch.float32:
-        exact = BertEncoder(weights, sizes, torch.float32, threads, rearrange=False)
-        samples = _samples(tokenizer)
-        if not agree(exact.embed(samples, ("mean",)), model.embed(samples, ("mean",))):
-            model, dtype = BertEncoder(weights, sizes, torch.float32, threads), torch.float32
+    if exact is not None and not agree(exact, model.embed(samples, ("mean",))):
+        model.close()
+        model, dtype = BertEncoder(weights, sizes, torch.float32, threads), torch.float32
     return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype, _ITEMS_PER_THREAD * threads)
 
 
 def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int) -> TextEncoder:
     from modelpool_worker.embedding.pretrained_encoder import PretrainedEncoder  # imports transformers: seconds
 
-    dtype = choose_dtype(asked, device)
-    compares = asked == "auto" and dtype is not torch.float32 and _is_comparable(files)
+    dtype, compares = choose_compared(asked, files, device)
     model = PretrainedEncoder(files, torch.float32 if compares else dtype, device)
     tokenizer = model.backend
     max_tokens = _max_tokens(recipe, model.tokenizer_limit, model.positions)
@@ -107,20 +105,6 @@ def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.dev
             model = PretrainedEncoder(files, dtype, device)
     max_items = _ITEMS_PER_THREAD * threads if device.type == "cpu" else None
     return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype, max_items)
-
-
-def agree(exact: Tensor, fast: Tensor) -> bool:
-    """Whether every vector [texts, size] keeps its direction; False where one is not finite."""
-    return bool((functional.cosine_similarity(exact, fast) >= LEAST_COSINE).all())
-
-
-def _is_comparable(files: ModelFiles) -> bool:
-    """Whether the weights may be read in 32 bits for a comparison: no more memory than they were saved with, or little.
-
-    Larger ones are what their makers saved in 16 bits.
-    """
-    saved = files.config.get("dtype", files.config.get("torch_dtype", "float32"))
-    return saved == "float32" or 4 * sum(prod(shape) for shape in files.shapes.values()) <= _COMPARED_BYTES
 
 
 def _samples(tokenizer: Tokenizer) -> list[list[int]]:

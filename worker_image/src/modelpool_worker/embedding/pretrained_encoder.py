@@ -13,7 +13,14 @@ from modelpool_worker.embedding.packing import divide
 from modelpool_worker.embedding.pooling import in_order, pool
 from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.models.model_files import ModelFiles
-from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, load_tokenizer, read_config
+from modelpool_worker.models.pretrained import (
+    build_skeleton,
+    check_weights,
+    convert,
+    load_model,
+    load_tokenizer,
+    read_config,
+)
 
 
 class PretrainedEncoder:
@@ -41,7 +48,7 @@ class PretrainedEncoder:
 
     def convert(self, dtype: torch.dtype) -> None:
         """Change the weights' format in place, tensor by tensor."""
-        self._model.to(dtype)
+        convert(self._model, dtype)
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""

@@ -16,7 +16,7 @@ from modelpool_worker.imaging.addresses import Network, is_public
 from modelpool_worker.imaging.sources import MAX_IMAGE_BYTES, ImageUrl, Origin
 
 if TYPE_CHECKING:
-    from modelpool_worker.imaging.transport import Connect
+    from modelpool_worker.imaging.transport import Connect, Take
 
 #: Returns the addresses of a name.
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -60,8 +60,11 @@ class ImageFetcher:
                 context = transport.tls_context()
             self._context = context
 
-    async def fetch_all(self, urls: Sequence[ImageUrl], *, param: str) -> dict[ImageUrl, bytes]:
-        """Return the images of a request by their URLs. Raises ``InvalidRequestError`` for one that cannot be had."""
+    async def fetch_all(self, urls: Sequence[ImageUrl], *, param: str, take: "Take") -> dict[ImageUrl, bytes]:
+        """Return the images of a request by their URLs. Raises ``InvalidRequestError`` for one that cannot be had.
+
+        ``take`` is told of the bytes as they arrive, each time before they are kept; what it raises ends the fetching.
+        """
         urls = list(dict.fromkeys(urls))
         if len(urls) > MAX_URLS:
             raise InvalidRequestError(
@@ -70,11 +73,11 @@ class ImageFetcher:
         fetched: dict[ImageUrl, bytes] = {}
         left = self._max_bytes
         for url in urls:
-            fetched[url] = await self.fetch(url, param=param, limit=left)
+            fetched[url] = await self.fetch(url, param=param, take=take, limit=left)
             left -= len(fetched[url])
         return fetched
 
-    async def fetch(self, url: ImageUrl, *, param: str, limit: int | None = None) -> bytes:
+    async def fetch(self, url: ImageUrl, *, param: str, take: "Take", limit: int | None = None) -> bytes:
         """Return the image at ``url``, at most ``limit`` bytes (None: the fetcher's own limit)."""
         if not self._hosts:
             raise InvalidRequestError(f"images are not fetched from URLs here; {_INSTEAD}", param=param)
@@ -92,6 +95,7 @@ class ImageFetcher:
                         connect=self._connect,
                         context=self._context,
                         limit=self._max_bytes if limit is None else limit,
+                        take=take,
                     )
             except self._transport.RefusedAnswerError as error:
                 raise InvalidRequestError(str(error), param=param) from None

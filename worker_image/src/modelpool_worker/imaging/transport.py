@@ -13,6 +13,8 @@ from modelpool_worker.imaging.sources import MEDIA_TYPES, ImageUrl, Origin
 
 #: Opens a connection to an address and port.
 Connect = Callable[[str, int], Awaitable[httpcore.AsyncNetworkStream]]
+#: Told of so many bytes before they are kept; what it raises ends the reading.
+Take = Callable[[int], None]
 
 FAILURES: Final = (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError)
 
@@ -37,7 +39,13 @@ def tls_context() -> ssl.SSLContext:
 
 
 async def get(
-    url: ImageUrl, addresses: Sequence[str], *, connect: Connect, context: ssl.SSLContext | None, limit: int
+    url: ImageUrl,
+    addresses: Sequence[str],
+    *,
+    connect: Connect,
+    context: ssl.SSLContext | None,
+    limit: int,
+    take: Take,
 ) -> bytes:
     """Return the image at ``url``, at most ``limit`` bytes, from one of ``addresses``; https needs a ``context``."""
     origin = url.origin
@@ -57,7 +65,7 @@ async def get(
         response = await connection.handle_async_request(request)
         try:
             _check_answer(response.status, response.headers, limit)
-            return await _read(response, limit)
+            return await _read(response, limit, take)
         finally:
             await response.aclose()
     finally:
@@ -106,15 +114,19 @@ def _check_answer(status: int, headers: Iterable[tuple[bytes, bytes]], limit: in
         raise _too_large(limit)
 
 
-async def _read(response: httpcore.Response, limit: int) -> bytes:
+async def _read(response: httpcore.Response, limit: int, take: Take) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.aiter_stream():
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-    return b"".join(chunks)
+    try:
+        async for chunk in response.aiter_stream():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            take(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        chunks.clear()  # an error remembers this frame, and would keep what has arrived for a while
 
 
 def _too_large(limit: int) -> RefusedAnswerError:

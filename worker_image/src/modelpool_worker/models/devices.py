@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Protocol
 
 import torch
 
@@ -17,11 +17,31 @@ _CPU_INFO: Final = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS: Final = {"flags": {"avx512_bf16", "amx_bf16"}, "Features": {"bf16"}}
 
 
-def choose_device(gpus: int) -> torch.device:
+class Cuda(Protocol):
+    """What is asked of GPUs, as ``torch.cuda`` answers it. Sizes are bytes."""
+
+    def is_available(self) -> bool:
+        """Return whether there is a GPU that can be used."""
+        ...
+
+    def get_device_capability(self, device: Any) -> tuple[int, int]:
+        """Return NVIDIA's number of what the GPU can do, such as (9, 0)."""
+        ...
+
+    def mem_get_info(self, device: Any) -> tuple[int, int]:
+        """Return what is free on the GPU, whoever uses the rest, and what it has."""
+        ...
+
+    def memory_reserved(self, device: Any) -> int:
+        """Return what this process holds there."""
+        ...
+
+
+def choose_device(gpus: int, cuda: Cuda = torch.cuda) -> torch.device:
     """Return the first GPU where any was promised, else the CPU; raise ``RetryLoadError`` where torch finds none."""
     if gpus == 0:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
+    if not cuda.is_available():
         # worth another try: a device plugin or driver that was restarted comes back
         raise RetryLoadError(
             f"the worker was promised {gpus} GPU(s) and torch finds none; check the node's driver, device plugin and "
@@ -30,17 +50,17 @@ def choose_device(gpus: int) -> torch.device:
     return torch.device("cuda:0")
 
 
-def choose_dtype(asked: DType, device: torch.device) -> torch.dtype:
+def choose_dtype(asked: DType, device: torch.device, cuda: Cuda = torch.cuda) -> torch.dtype:
     """Return the format that was asked for; ``auto`` is bfloat16 where the hardware calculates in it, else float32."""
     if asked != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[asked]
-    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if has_bfloat16(device, cuda) else torch.float32
 
 
-def has_bfloat16(device: torch.device) -> bool:
+def has_bfloat16(device: torch.device, cuda: Cuda = torch.cuda) -> bool:
     """Return whether the device multiplies in bfloat16 by itself, which makes it faster than float32."""
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= _NATIVE_BFLOAT16
+        return cuda.get_device_capability(device)[0] >= _NATIVE_BFLOAT16
     try:
         return device.type == "cpu" and has_bfloat16_instructions(_CPU_INFO.read_text())
     except OSError:
@@ -67,6 +87,6 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def reserved_mib(device: torch.device) -> int:
+def reserved_mib(device: torch.device, cuda: Cuda = torch.cuda) -> int:
     """Return what torch has reserved on an accelerator, MiB; 0 on the CPU."""
-    return torch.cuda.memory_reserved(device) // _MIB if device.type == "cuda" else 0
+    return cuda.memory_reserved(device) // _MIB if device.type == "cuda" else 0

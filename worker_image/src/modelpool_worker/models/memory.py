@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import torch
 
+    from modelpool_worker.models.devices import Cuda
+
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MACHINE: Final = Path("/proc/meminfo")
 
 
-def free_bytes(device: "torch.device") -> int:
-    """Return the bytes that are free for this process on the device now; on a CPU its cgroup counts as well."""
+def free_bytes(device: "torch.device", cuda: "Cuda | None" = None) -> int:
+    """Return the bytes that are free for this process on the device now; on a CPU its cgroup counts as well.
+
+    ``cuda`` is what is asked of GPUs; None: torch.
+    """
     if device.type == "cuda":
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        return int((cuda or torch.cuda).mem_get_info(device)[0])
     return free_of(_text(_MACHINE), *(_text(_CGROUP / f"memory.{name}") for name in ("max", "current", "stat")))
 
 

@@ -1,5 +1,6 @@
 """Loading by transformers, every step checked first and every failure one of our sentences. Imports transformers."""
 
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -87,6 +88,17 @@ def load_model(auto: Any, config: Any, files: ModelFiles, dtype: torch.dtype, de
     if report["mismatched_keys"] or any(not name.startswith("pooler.") for name in report["missing_keys"]):
         raise _misfit(files)
     return model.to(device).eval()
+
+
+def convert(model: Any, dtype: torch.dtype) -> None:
+    """Change the format of a loaded model's weights in place, tensor by tensor: as if it had been loaded in it.
+
+    What was not saved keeps its own, unlike with ``model.to``: rounded rotations would turn late positions wrong.
+    """
+    saved = model.state_dict().keys()
+    for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+        if name in saved and tensor.is_floating_point():
+            tensor.data = tensor.data.to(dtype)
 
 
 def load_tokenizer(folder: Path, source: str) -> Any:

@@ -40,8 +40,10 @@ class BatchLoop:
         """Serve until the model is beyond repair."""
         while True:
             await self._queue.filled()
-            if (batch := self._queue.take(self._choose)) and not await self._run(batch):
+            batch = self._queue.take(self._choose)
+            if batch and not await self._run(batch):
                 return
+            del batch  # its memory is counted until nobody holds it, and the next one may be long in coming
 
     async def _run(self, batch: Sequence[Item]) -> bool:
         """Run one batch and deliver it; return False when the model does not work any more.

@@ -56,6 +56,7 @@ class StepLoop:
             self._rows |= joins
             if (self._rows or leaves) and not await self._turn(joins, leaves):
                 return
+            del joins  # its memory is counted until nobody holds it, and the next one may be long in coming
 
     async def _turn(self, joins: Mapping[int, Item], leaves: Collection[int]) -> bool:
         """Take one turn and pass on what came of it; return False when the model does not work any more."""

@@ -1,4 +1,4 @@
-"""How many bytes of requests' bodies the worker holds at once: many large ones must not use up its memory."""
+"""How many bytes the worker holds of requests at once, sent or fetched: many large ones must not use up its memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ class Held:
         others = budget.bytes - self.bytes
         if others and budget.bytes + count > budget.most:
             raise QueueFullError(
-                "the requests that are being read are too large together; try again in a moment",
+                "the requests that are being served are too large together; try again in a moment",
                 retry_after=_RETRY_AFTER_SECONDS,
                 headers={"Connection": "close"},
             )

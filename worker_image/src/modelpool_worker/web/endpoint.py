@@ -14,7 +14,7 @@ from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
 from modelpool_worker.settings import WorkerSettings
-from modelpool_worker.web.body_budget import BodyBudget
+from modelpool_worker.web.body_budget import BodyBudget, Held
 from modelpool_worker.web.parts import ClientLeftError, error_response, read_body
 
 _T = TypeVar("_T")
@@ -81,7 +81,7 @@ class Endpoint:
         """
         settings = self.settings
         limit, seconds = limit or settings.max_body_bytes, settings.body_timeout_seconds
-        reading = read_body(scope, receive, limit=limit, seconds=seconds, held=scope[_HELD])
+        reading = read_body(scope, receive, limit=limit, seconds=seconds, held=self.held(scope))
         task = asyncio.ensure_future(reading)
         leaving = asyncio.ensure_future(self._left())
         try:
@@ -93,6 +93,12 @@ class Endpoint:
             for future in (task, leaving):
                 future.cancel()
             await asyncio.gather(task, leaving, return_exceptions=True)
+
+    @staticmethod
+    def held(scope: Scope) -> Held:
+        """Return what counts the bytes that the worker keeps for this request: its body, and what it has fetched."""
+        held: Held = scope[_HELD]
+        return held
 
     @staticmethod
     async def parsed(body: bytes, parse: Callable[[bytes], _T]) -> _T:

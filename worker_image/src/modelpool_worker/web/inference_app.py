@@ -1,6 +1,7 @@
 """The inference port: the capability's endpoints, models, probes and metrics."""
 
 import time
+from collections.abc import Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -21,8 +22,18 @@ from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.parts import HANDLERS, Guard, json_response
 
 
-def create_app(settings: WorkerSettings, machine: Machine, runner: Runner, metrics: WorkerMetrics) -> ASGIApp:
-    """Return the application of the inference port. It answers from the first moment, before a model is loaded."""
+def create_app(
+    settings: WorkerSettings,
+    machine: Machine,
+    runner: Runner,
+    metrics: WorkerMetrics,
+    *,
+    entries: Mapping[str, registry.Entry] = registry.ENTRIES,
+) -> ASGIApp:
+    """Return the application of the inference port. It answers from the first moment, before a model is loaded.
+
+    ``entries`` are the capabilities there are, with their endpoints.
+    """
     serving = Serving(settings, machine, runner, metrics, BodyBudget(settings.max_bodies_bytes))
     created = int(time.clock_gettime(time.CLOCK_REALTIME))
     model = {"id": settings.model_name, "object": "model", "created": created, "owned_by": "modelpool"}
@@ -53,7 +64,7 @@ def create_app(settings: WorkerSettings, machine: Machine, runner: Runner, metri
         Route("/v1/models", models),
         Route("/v1/models/{name:path}", one_model),
     ]
-    known = registry.ENTRIES.get(settings.capability)
+    known = entries.get(settings.capability)
     for path, place in known.endpoints.items() if known else ():  # an unknown one fails the load, with its reason
         routes.append(Route(path, registry.find(place)(serving)))
     app = Starlette(routes=routes, exception_handlers=HANDLERS)
