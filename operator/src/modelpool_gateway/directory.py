@@ -4,12 +4,13 @@ Fed by a watch of ModelWorkers; what this gateway itself has in flight is known 
 is known as far as the workers' status tells it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from modelpool_api import WorkerState, parse_state
 from modelpool_gateway.breaker import Breaker
+from modelpool_operator.api.names import LABEL_MODEL
 
 #: States in which a worker takes requests.
 SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerState.IDLE})
@@ -17,6 +18,7 @@ SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerSta
 COMING: Final = frozenset({WorkerState.SPAWNING, WorkerState.LOADING})
 
 Key = tuple[str, str]
+_NOBODY: Final[Mapping[str, "Worker"]] = {}
 
 
 @dataclass(slots=True)
@@ -41,6 +43,14 @@ class Worker:
     gone: bool = False
     chosen: int = 0
     breaker: Breaker = field(default_factory=Breaker)
+    pool: str = ""
+    #: name of the Model object that it belongs to
+    owner: str = ""
+    capability: str = ""
+    #: RFC 3339
+    created: str = ""
+    #: how often its container was started again
+    restarts: int = 0
 
     @property
     def serves(self) -> bool:
@@ -52,14 +62,33 @@ class Worker:
         """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last."""
         return max(self.in_flight, self.told_pending), self.in_flight, self.chosen
 
+    def take(self) -> None:
+        """A request is going to it; whoever says so gives it back in the end."""
+        self.in_flight += 1
+        self.breaker.began()
+
+    def give_back(self) -> None:
+        """A request has ended; the breaker is told of its own how."""
+        self.in_flight -= 1
+
+    def refused(self) -> None:
+        """It takes no requests, whatever the watch says; what the watch says next counts again where it is news."""
+        if self.state in SERVING:
+            self.gone = True
+
 
 class Directory:
-    """Workers by namespace and model name."""
+    """Workers by namespace and model name. One worker gets at most ``most_in_flight`` requests at once from here."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_in_flight: int = 128) -> None:
+        self._most = most_in_flight
         self._workers: dict[str, Worker] = {}
         self._models: dict[Key, dict[str, Worker]] = {}
         self._turn = 0
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over all of them."""
+        return iter(list(self._workers.values()))
 
     def __len__(self) -> int:
         """How many workers are known."""
@@ -78,7 +107,8 @@ class Directory:
             known.reason, known.message = seen.reason, seen.message
             known.told_pending, known.leaving = seen.told_pending, seen.leaving
             # going is one way: only another process of it, which loads first, takes requests again
-            known.gone = known.gone and known.state in SERVING
+            known.gone = known.gone and known.state in SERVING and known.restarts == seen.restarts
+            known.restarts = seen.restarts
         return model_key(known)
 
     def forget(self, uid: str) -> Key | None:
@@ -106,19 +136,23 @@ class Directory:
         """Iterate over a model's workers, whatever they are doing."""
         return iter(self._models.get((namespace, model), {}).values())
 
-    def choose(self, namespace: str, model: str, now: float, tried: Iterable[str] = ()) -> Worker | None:
+    def knows(self, namespace: str, model: str) -> bool:
+        """Whether there is a worker of the model, whatever it is doing."""
+        return (namespace, model) in self._models
+
+    def choose(self, namespace: str, model: str, now: float, tried: Container[str] = ()) -> Worker | None:
         """Return the worker to ask: serving, not tried yet, its breaker closed, the fewest pending. None: none is."""
-        passed_over = set(tried)
-        able = [
-            worker
-            for worker in self.of(namespace, model)
-            if worker.serves and worker.uid not in passed_over and worker.breaker.allows(now)
-        ]
-        if not able:
-            return None
-        chosen = min(able, key=lambda worker: worker.load)
-        self._turn += 1
-        chosen.chosen = self._turn
+        chosen: Worker | None = None
+        for worker in self._models.get((namespace, model), _NOBODY).values():
+            if not worker.serves or worker.in_flight >= self._most or worker.uid in tried:
+                continue
+            if not worker.breaker.allows(now):
+                continue
+            if chosen is None or worker.load < chosen.load:
+                chosen = worker
+        if chosen is not None:
+            self._turn += 1
+            chosen.chosen = self._turn
         return chosen
 
 
@@ -143,4 +177,9 @@ def read_worker(obj: Mapping[str, Any]) -> Worker:
         version=int(meta["resourceVersion"]),
         told_pending=int(status.get("pendingRequests") or 0),
         leaving=bool(spec.get("shutdown")) or "deletionTimestamp" in meta,
+        pool=spec.get("pool") or "",
+        owner=(meta.get("labels") or {}).get(LABEL_MODEL) or "",
+        capability=spec["model"].get("capability") or "",
+        created=meta.get("creationTimestamp") or "",
+        restarts=int(status.get("restarts") or 0),
     )

@@ -1,12 +1,16 @@
 """What the gateway itself answers, in OpenAI's shape. Texts are ours: none repeats what the client sent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import orjson
 
 _NO_RETRY: Final = ((b"x-should-retry", b"false"),)
+
+
+class ClientLeftError(Exception):
+    """The client has closed its connection: there is nobody to answer."""
 
 
 class GatewayError(Exception):
@@ -21,10 +25,11 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
         permanent: bool = False,
+        header: tuple[bytes, bytes] | None = None,
     ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.param = status, code, message, param
-        self.retry_after, self.permanent = retry_after, permanent
+        self.retry_after, self.permanent, self.header = retry_after, permanent, header
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of the answer; clients do not try again what stays as it is."""
@@ -33,6 +38,8 @@ class GatewayError(Exception):
             found.append((b"retry-after", str(max(1, min(120, self.retry_after))).encode()))
         if self.permanent:
             found.extend(_NO_RETRY)
+        if self.header is not None:
+            found.append(self.header)
         return found
 
     def body(self) -> bytes:
@@ -72,9 +79,21 @@ def switched_off() -> GatewayError:
     return GatewayError(503, "switched_off", "this model is switched off (maxReplicas: 0)", permanent=True)
 
 
+def unknown_path(expected: Iterable[str]) -> GatewayError:
+    """Nothing is served at the path."""
+    return GatewayError(404, "unknown_path", f"no such path; expected one of {', '.join(expected)}")
+
+
+def method_not_allowed(expected: str) -> GatewayError:
+    """The path takes another method."""
+    said = f"this path takes {expected} only"
+    return GatewayError(405, "method_not_allowed", said, header=(b"allow", expected.encode()))
+
+
 def no_key() -> GatewayError:
     """The request carries no key that is known."""
-    return GatewayError(401, "invalid_api_key", "expected a valid API key, as in Authorization: Bearer sk-…")
+    said = "expected a valid API key, as in Authorization: Bearer sk-…"
+    return GatewayError(401, "invalid_api_key", said, header=(b"www-authenticate", b"Bearer"))
 
 
 def not_allowed() -> GatewayError:
@@ -108,3 +127,28 @@ def _after(load_seconds: float | None, otherwise: int) -> int:
 def cut_off() -> GatewayError:
     """A worker's answer broke off, after the first byte or as often as may be tried."""
     return GatewayError(502, "worker_connection", "the connection to the model's worker broke", retry_after=1)
+
+
+def answer_late() -> GatewayError:
+    """A worker has begun no answer, or did not go on with it, for as long as it has time."""
+    return GatewayError(504, "worker_timeout", "the model's worker has been silent for too long")
+
+
+def shutting_down() -> GatewayError:
+    """The gateway takes nothing new: it is about to end."""
+    return GatewayError(503, "shutting_down", "this gateway is being shut down; ask again", retry_after=1)
+
+
+def failed() -> GatewayError:
+    """A fault of the gateway's own."""
+    return GatewayError(500, "internal_error", "the gateway failed on this request; its log has the details")
+
+
+def worker_refused_us() -> GatewayError:
+    """A worker does not take the pool's token, or none."""
+    return GatewayError(502, "worker_unauthorized", "the model's worker does not accept this gateway's token")
+
+
+def worker_error() -> GatewayError:
+    """A worker has answered with an error after the stream had begun; it could not be read."""
+    return GatewayError(502, "worker_error", "the model's worker refused this request")

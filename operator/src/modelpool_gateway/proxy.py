@@ -1,241 +1,214 @@
-"""The way of a request to a worker and of its answer back: an ASGI application, bytes passed through as they come."""
+"""The gateway's application: who may ask for what, and the way of a request to a worker and of its answer back."""
 
 import asyncio
-import io
+import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-import aiohttp
 import orjson
-from multidict import CIMultiDict, CIMultiDictProxy
+import structlog
 
-from modelpool_api import WorkerState
-from modelpool_gateway import errors
-from modelpool_gateway.breaker import BreakerState
-from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
-from modelpool_gateway.errors import GatewayError
-from modelpool_gateway.request import Asked, BadRequestError, read_json
-from modelpool_gateway.waiting_room import RoomFullError, WaitedTooLongError, WaitingRoom
+from modelpool_gateway import asgi, errors
+from modelpool_gateway.asgi import Message, Receive, Send
+from modelpool_gateway.bodies import Bodies
+from modelpool_gateway.directory import Worker
+from modelpool_gateway.errors import ClientLeftError, GatewayError
+from modelpool_gateway.headers import check_query, find, read_head
+from modelpool_gateway.holding import Asker, Holding
+from modelpool_gateway.keys import ApiKey, ApiKeys
+from modelpool_gateway.listing import PATH as MODELS_PATH
+from modelpool_gateway.listing import Listing
+from modelpool_gateway.models import Models
+from modelpool_gateway.progress import error_event
+from modelpool_gateway.relay import BrokenOffError, Relay
+from modelpool_gateway.request import Asked, BadRequestError, read_request
+from modelpool_gateway.server import LEAVING
+from modelpool_gateway.ticket import Ticket
+from modelpool_gateway.upstream import UpstreamError
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
+_log = structlog.get_logger(__name__)
 
 #: What workers serve; everything else of theirs is nobody's business.
 PATHS: Final = frozenset({"/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/images/generations"})
-#: Of one connection only (RFC 9110, 7.6.1), set by whoever sends, or the client's secret.
-_DROPPED: Final = frozenset(
-    (
-        *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te"),
-        *("trailer", "transfer-encoding", "upgrade", "host", "content-length", "expect", "authorization", "cookie"),
-    )
-)
-_STATE: Final = "X-Modelpool-State"
-#: Workers that are asked for one request, at most.
+#: Workers that may fail one request, at most.
 _TRIES: Final = 4
-_PIECE: Final = 1024 * 1024
+#: Forms of more bytes than this are read beside the event loop.
+_BIG_FORM: Final = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of a request. ``hold_seconds``: how long it may wait for a worker that is on its way."""
+class Tally(Protocol):
+    """Who counts what the gateway does. Names of models are those that are known, "" for any other."""
 
-    max_body_bytes: int = 8 * 1024 * 1024
-    body_seconds: float = 30.0
-    hold_seconds: float = 300.0
-    answer_seconds: float = 600.0
+    def answered(self, model: str, status: int) -> None:
+        """A request was answered with this status; 0: the client had left."""
 
-
-class _ClientLeftError(Exception):
-    """There is nobody to answer."""
+    def retried(self) -> None:
+        """A request goes to another worker, or to the same one again."""
 
 
 class Proxy:
-    """Serves the models of one namespace."""
+    """Serves the models of one namespace. ``keys`` of None: anybody may use all of them."""
 
     def __init__(
         self,
         namespace: str,
-        directory: Directory,
-        room: WaitingRoom[Key],
-        session: aiohttp.ClientSession,
-        limits: Limits,
+        models: Models,
+        holding: Holding,
+        relay: Relay,
+        bodies: Bodies,
+        listing: Listing,
+        asker: Asker,
+        tally: Tally,
+        keys: ApiKeys | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._namespace = namespace
-        self._directory = directory
-        self._room = room
-        self._session = session
-        self._limits = limits
+        self._models, self._holding, self._relay, self._bodies = models, holding, relay, bodies
+        self._listing, self._asker, self._tally, self._keys = listing, asker, tally, keys
         self._monotonic = monotonic
+
+    def close(self) -> None:
+        """Take nothing new; who waits is told so, and what is under way goes on."""
+        self._holding.close()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        ticket: Ticket | None = None
+        status = 0
         try:
-            await self._serve(scope, receive, send)
-        except _ClientLeftError:
-            return
+            if scope["path"].startswith(MODELS_PATH):
+                await self._list(scope, send)
+                status = 200
+            else:
+                ticket = await self._admitted(scope, receive, send)
+                await self._serve(ticket)
+                status = ticket.status
+        except ClientLeftError:
+            pass
+        except BrokenOffError:
+            status = 502
         except GatewayError as error:
-            await send({"type": "http.response.start", "status": error.status, "headers": error.headers()})
-            await send({"type": "http.response.body", "body": error.body()})
-
-    async def _serve(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["path"] not in PATHS:
-            raise GatewayError(404, "unknown_path", f"no such path; expected one of {', '.join(sorted(PATHS))}")
-        if scope["method"] != "POST":
-            raise GatewayError(405, "method_not_allowed", "expected POST")
-        body = await self._body(receive)
-        try:
-            asked = read_json(body)
-        except BadRequestError as error:
-            raise GatewayError(400, "invalid_request", str(error), param=error.param) from None
-        headers = _passed_on((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
-        work = asyncio.ensure_future(self._answer(scope["path"], asked, body, headers, send))
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise _ClientLeftError
-            work.result()
+            status = error.status
+            await self._refuse(error, ticket, send)
+        except Exception as error:
+            # not log.exception(): the message of a library's exception may quote the client
+            _log.error("request.failed", error=type(error).__name__, line=_line(error))
+            status = 500
+            await self._refuse(errors.failed(), ticket, send)
         finally:
-            # both ended before we are: a worker sees that its client has left
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            if ticket is not None:
+                ticket.body.let_go()
+            known = ticket is not None and self._holding.knows(ticket.key)
+            self._tally.answered(ticket.asked.model if ticket is not None and known else "", status)
 
-    async def _body(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size, most = 0, self._limits.max_body_bytes
+    async def _admitted(self, scope: Message, receive: Receive, send: Send) -> Ticket:
+        """Read a request as a whole. Raises `GatewayError`, `ClientLeftError`."""
+        path = scope["path"]
+        if path not in PATHS:
+            raise errors.unknown_path((*sorted(PATHS), MODELS_PATH))
+        if scope["method"] != "POST":
+            raise errors.method_not_allowed("POST")
+        if self._holding.closed:
+            raise errors.shutting_down()
+        head = read_head(scope["headers"])
+        key = self._key(head.authorization)
+        query = check_query(scope["query_string"])
+        body = await self._bodies.read(head.length, receive)
         try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise _ClientLeftError
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > most:
-                        raise GatewayError(413, "body_too_large", f"the body is larger than {most} bytes")
-                    if not message.get("more_body"):
-                        return parts[0] if len(parts) == 1 else b"".join(parts)
-        except TimeoutError:
-            late = f"the body did not arrive within {self._limits.body_seconds:g} s"
-            raise GatewayError(408, "body_timeout", late) from None
+            asked = await _read(head.content_type, query.decode("ascii"), body.data)
+            _check(key, asked.model)
+        except BaseException:
+            body.let_go()
+            raise
+        leaving = scope["extensions"][LEAVING]
+        name = (self._namespace, asked.model)
+        return Ticket(name, asked, path, query, head.lines, body, leaving, send, progress=head.progress)
 
-    async def _answer(self, path: str, asked: Asked, body: bytes, headers: CIMultiDict[str], send: Send) -> None:
-        tried: list[str] = []
+    async def _list(self, scope: Message, send: Send) -> None:
+        """Answer what models there are, or which one. Raises `GatewayError`."""
+        _, _, name = scope["path"].partition(f"{MODELS_PATH}/")
+        if not name and scope["path"] != MODELS_PATH:
+            raise errors.unknown_path((*sorted(PATHS), MODELS_PATH))
+        if scope["method"] != "GET":
+            raise errors.method_not_allowed("GET")
+        if self._holding.closed:
+            raise errors.shutting_down()
+        key = self._key(find(scope["headers"], b"authorization").decode("latin-1"))
+        if name:
+            _check(key, name)
+            content = self._listing.one(name)
+        else:
+            content = self._listing.all(key.allows if key else lambda _name: True)
+        await asgi.answer(send, 200, [(b"content-type", b"application/json")], orjson.dumps(content))
+
+    def _key(self, authorization: str) -> ApiKey | None:
+        if self._keys is None:
+            return None
+        key = self._keys.find(authorization)
+        if key is None:
+            raise errors.no_key()
+        return key
+
+    async def _serve(self, ticket: Ticket) -> None:
         while True:
-            worker = await self._worker(asked.model, tried)
-            tried.append(worker.uid)
-            worker.in_flight += 1
-            trial = worker.breaker.state(self._monotonic()) is not BreakerState.CLOSED
-            worker.breaker.began()
+            worker = await self._holding.worker_for(ticket)
             try:
-                if await self._ask(worker, path, body, headers, send):
+                if await self._relay.ask(ticket, worker):
+                    self._keep(ticket, worker)
                     return
-            except asyncio.CancelledError:
-                worker.breaker.abandoned()
+            except UpstreamError as error:
+                worker.breaker.failed(self._monotonic())
+                ticket.tried.add(worker.uid)
+                ticket.failures += 1
+                if error.late:
+                    raise errors.answer_late() from None
+                if ticket.failures >= _TRIES:
+                    raise errors.cut_off() from None
+            except BrokenOffError:
+                worker.breaker.failed(self._monotonic())
                 raise
             finally:
-                worker.in_flight -= 1
-                self._tell(worker, trial=trial)
-            if len(tried) >= _TRIES:
-                raise errors.cut_off()
+                worker.breaker.abandoned()
+                self._holding.release(ticket)
+            self._tally.retried()
 
-    def _tell(self, worker: Worker, *, trial: bool) -> None:
-        """Have those look again who wait for the end of a trial, or for the end of a pause that begins now."""
-        key = model_key(worker)
-        if trial:
-            self._room.changed(key)
-        if pause := worker.breaker.opens_in(self._monotonic()):
-            asyncio.get_running_loop().call_later(pause, self._room.changed, key)
+    def _keep(self, ticket: Ticket, worker: Worker) -> None:
+        """Have a worker stay as long as the request says, if it was answered."""
+        seconds = ticket.asked.keep_alive
+        if seconds is None or ticket.status >= 400:
+            return
+        for model in self._models.of(*ticket.key):
+            if model.name == worker.owner:
+                self._asker.keep(model, math.ceil(seconds))
 
-    async def _worker(self, model: str, tried: list[str]) -> Worker:
-        """Return the worker to ask, waiting for one that is on its way. Raises `GatewayError`."""
-
-        def look() -> Worker | None:
-            found = self._directory.choose(self._namespace, model, self._monotonic(), tried)
-            if found is None:
-                _expect(list(self._directory.of(self._namespace, model)), tried)
-            return found
-
-        hold = self._limits.hold_seconds
-        try:
-            return await self._room.wait((self._namespace, model), look, hold)
-        except RoomFullError:
-            raise errors.too_many_wait() from None
-        except WaitedTooLongError:
-            raise errors.waited_too_long(hold) from None
-
-    async def _ask(self, worker: Worker, path: str, body: bytes, headers: CIMultiDict[str], send: Send) -> bool:
-        """Have one worker answer; return False where another one may be asked, as no byte was answered."""
-        started = False
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=3, sock_read=self._limits.answer_seconds)
-        try:
-            async with self._session.post(
-                worker.endpoint + path, data=_payload(body), headers=headers, timeout=limits, allow_redirects=False
-            ) as answer:
-                if answer.status == 503 and _STATE in answer.headers:
-                    worker.gone = worker.gone or answer.headers[_STATE] == "Evicting"
-                    worker.breaker.abandoned()
-                    return False
-                worker.breaker.succeeded()
-                content = answer.headers.get("Content-Type", "")
-                await send({"type": "http.response.start", "status": answer.status, "headers": _raw(answer.headers)})
-                started = True
-                async for part in answer.content.iter_any():
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-                return True
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            worker.breaker.failed(self._monotonic())
-            if started:
-                await _break_off(send, stream=content.startswith("text/event-stream"))
-            return started
+    async def _refuse(self, error: GatewayError, ticket: Ticket | None, send: Send) -> None:
+        if ticket is None or not ticket.status:
+            await asgi.answer(send, error.status, error.headers(), error.body())
+        elif ticket.headed:
+            await self._relay.end_with(ticket, error_event(error.content()))
+        else:
+            ticket.leaving.cut()
 
 
-def _expect(members: list[Worker], tried: Iterable[str]) -> None:
-    """Raise what becomes of a request where nobody will serve it; return where somebody may, later."""
-    if not members:
-        raise errors.unknown_model()
-    passed_over = set(tried)
-    if any(member.state in COMING and not member.leaving for member in members):
-        return
-    if any(member.serves and member.uid not in passed_over for member in members):
-        return  # its breaker is open: it is tried again after its pause
-    failed = [member for member in members if member.state is WorkerState.FAILED]
-    if failed:
-        latest = max(failed, key=lambda member: member.version)
-        raise errors.worker_failed(latest.reason, latest.message)
-    raise errors.nobody_serves()
+def _check(key: ApiKey | None, model: str) -> None:
+    if key is not None and not key.allows(model):
+        raise errors.not_allowed()
 
 
-def _payload(body: bytes) -> bytes | io.BytesIO:
-    """Return a large body in a form that the client sends piece by piece, with requests of others in between."""
-    return body if len(body) <= _PIECE else io.BytesIO(body)
+async def _read(content_type: str, query: str, body: bytes) -> Asked:
+    try:
+        if len(body) > _BIG_FORM and content_type[:9].lower() == "multipart":
+            return await asyncio.to_thread(read_request, content_type, query, body)
+        return read_request(content_type, query, body)
+    except BadRequestError as error:
+        code = "invalid_request" if error.status == 400 else "unsupported_content"
+        raise GatewayError(error.status, code, str(error), param=error.param) from None
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _break_off(send: Send, *, stream: bool) -> None:
-    """End an answer that cannot be completed: a stream says so, anything else is left unfinished, which cuts it."""
-    if stream:
-        event = b"data: " + orjson.dumps({"error": errors.cut_off().content()}) + b"\n\n"
-        await send({"type": "http.response.body", "body": event})
-
-
-def _passed_on(headers: Iterable[tuple[str, str]]) -> CIMultiDict[str]:
-    return CIMultiDict((name, value) for name, value in headers if name.lower() not in _DROPPED)
-
-
-def _raw(headers: CIMultiDictProxy[str]) -> list[tuple[bytes, bytes]]:
-    return [
-        (name.lower().encode("latin-1"), value.encode("latin-1"))
-        for name, value in headers.items()
-        if name.lower() not in _DROPPED or name.lower() == "content-length"
-    ]
+def _line(error: Exception) -> str:
+    """Return where an error was raised, which tells nothing of what the client wrote."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""

@@ -3,8 +3,11 @@
 import re
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 import orjson
+
+from modelpool_gateway.form import FormError, read_field
 
 MAX_MODEL_CHARS: Final = 96
 #: The longest that a client may keep a worker for, seconds: a day.
@@ -16,14 +19,19 @@ _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 #: Nesting that no request of ours has: deeper is no request. Counted before it is parsed.
 _MAX_BRACKETS: Final = 200_000
+_MAX_QUERY_FIELDS: Final = 16
+#: Pictures that a worker takes as the body itself; the model is named in the URL then.
+_IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
+_FORM: Final = "multipart/form-data"
+_KINDS: Final = f"application/json, {_FORM}, {', '.join(sorted(_IMAGES))}"
 
 
 class BadRequestError(ValueError):
     """The request is not one; the message is ours and may be shown. ``param`` is the field that is meant."""
 
-    def __init__(self, message: str, param: str | None = None) -> None:
+    def __init__(self, message: str, param: str | None = None, status: int = 400) -> None:
         super().__init__(message)
-        self.param = param
+        self.param, self.status = param, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +41,35 @@ class Asked:
     model: str
     stream: bool = False
     keep_alive: float | None = None
+
+
+def read_request(content_type: str, query: str, body: bytes) -> Asked:
+    """Read a request by its Content-Type; none at all is taken for JSON.
+
+    A form names its model in the field ``model``, a picture in the URL, as in ``?model=clip``. Raises
+    `BadRequestError`, with status 415 for any other content.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ("application/json", "") or (kind.startswith("application/") and kind.endswith("+json")):
+        return read_json(body)
+    if kind == _FORM:
+        try:
+            return Asked(read_model(read_field(body, content_type, "model")))
+        except FormError as error:
+            raise BadRequestError(str(error)) from None
+    if kind in _IMAGES:
+        return Asked(_named_in(query))
+    raise BadRequestError(f"content of this type is not taken; expected one of {_KINDS}", status=415)
+
+
+def _named_in(query: str) -> str:
+    try:
+        fields = dict(parse_qsl(query, max_num_fields=_MAX_QUERY_FIELDS))
+    except ValueError:
+        raise BadRequestError("the URL's query cannot be read; expected one such as ?model=clip", "model") from None
+    if "model" not in fields:
+        raise BadRequestError("model is missing in the URL; expected a query such as ?model=clip", "model")
+    return read_model(fields["model"])
 
 
 def read_json(body: bytes) -> Asked:

@@ -5,37 +5,115 @@ import resource
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from modelpool_api.listener import open_listener
-from modelpool_gateway.errors import GatewayError
+from modelpool_gateway.errors import ClientLeftError, GatewayError
 
 #: Where the application finds `Leaving` in the scope's extensions.
 LEAVING: Final = "modelpool.leaving"
 MAX_HEAD_BYTES: Final = 32 * 1024
+#: Bytes of a header besides its name and value.
+_BESIDES: Final = len(b": \r\n")
 #: From a connection's beginning, or the first byte of its next request, to the end of that request's head, seconds.
 HEAD_SECONDS: Final = 20.0
 _BACKLOG: Final = 4096
 _KEEP_ALIVE_SECONDS: Final = 75
 _MOST: Final = 16_384
+_LAST_WORD_SECONDS: Final = 5.0
+
+
+class Outlet:
+    """A transport as uvicorn uses it, whose writes can be joined: an answer's head and body in one piece."""
+
+    __slots__ = ("_held", "_join", "_transport", "is_closing", "pause_reading", "resume_reading")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._join, self._held = False, b""
+        self.is_closing = transport.is_closing
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+
+    def join_next(self) -> None:
+        """Have the next write wait for the one after it; whoever says so makes that one at once."""
+        self._join = True
+
+    def write(self, data: bytes) -> None:
+        """Write, or hold back until the next write; after the end nobody reads it, which is no error."""
+        if self.is_closing():
+            return
+        if self._join:
+            self._join, self._held = False, data
+        elif self._held:
+            held, self._held = self._held, b""
+            self._transport.writelines((held, data))
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        if self._held:
+            self.write(b"")
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        self._transport.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the transport knows."""
+        return self._transport.get_extra_info(name, default)
 
 
 class Leaving:
     """Whether the client of a request has left; ``then`` is called when it does."""
 
-    __slots__ = ("_cut", "left", "then")
+    __slots__ = ("_connection", "left", "then")
 
-    def __init__(self, cut: Callable[[], None]) -> None:
+    def __init__(self, connection: "Connection") -> None:
         self.left = False
         self.then: Callable[[], object] | None = None
-        self._cut = cut
+        self._connection = connection
+
+    @property
+    def reads_late(self) -> bool:
+        """Whether the client has not taken yet what was sent: the next bytes have to wait."""
+        return self._connection.flow.write_paused
+
+    def join_head(self) -> None:
+        """Send the head of the answer, which is sent next, together with what follows it at once."""
+        self._connection.outlet.join_next()
 
     def cut(self) -> None:
         """Cut the connection: what the client has of the answer is not the whole of it."""
-        self._cut()
+        self._connection.transport.abort()
+
+    def end(self) -> None:
+        """Cut the connection once the client has what was sent, which it has little time for."""
+        transport = self._connection.transport
+        transport.close()
+        self._connection.loop.call_later(_LAST_WORD_SECONDS, transport.abort)
+
+    @contextmanager
+    def cancels(self) -> Iterator[None]:
+        """Cancel what the present task waits for when the client leaves. Raises `ClientLeftError` then."""
+        task = asyncio.current_task()
+        if self.left or task is None:
+            raise ClientLeftError
+        self.then = task.cancel
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.left:
+                raise
+            task.uncancel()
+            raise ClientLeftError from None
+        finally:
+            self.then = None
 
     def happened(self) -> None:
         """The client has left."""
@@ -65,7 +143,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection."""
-        super().connection_made(transport)
+        self.outlet = Outlet(transport)
+        super().connection_made(cast("asyncio.Transport", self.outlet))
         self._await_head()
         if len(self.connections) > self.most:
             said = f"{self.most} clients are connected already"
@@ -82,45 +161,55 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head has to end in time and be small."""
         if self._in_head:
-            if self._late is None:
-                self._await_head()
             self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if not self._in_head or not self._head_bytes or self.outlet.is_closing():
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
+        elif self._late is None:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
         self._in_head = True
-        leaving = Leaving(self.transport.abort)
+        leaving = Leaving(self)
         self._leaving.append(leaving)
         self.scope["extensions"] = {LEAVING: leaving}  # type: ignore[dict-item]
 
     def on_headers_complete(self) -> None:
         """The head is there."""
-        self._in_head, self._head_bytes = False, 0
+        came, self._in_head, self._head_bytes = self._head_bytes, False, 0
         self._stop_waiting()
-        if sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+        if came > MAX_HEAD_BYTES and self._size_of_head() > MAX_HEAD_BYTES:  # what has come may be body, too
             self._refuse(_head_too_large())
             return
         super().on_headers_complete()
+        if cast("State", self.server_state).leaving:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """The request is there as a whole; the next one begins with a head."""
         super().on_message_complete()
         self._in_head = True
+        self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """Forget who waited for this answer: the oldest."""
+        """Forget who waited for this answer: the oldest. What is still to come of its request is read and dropped."""
         if self._leaving:
             self._leaving.pop(0)
         super().on_response_complete()
+        if not self._in_head and self.cycle.response_complete and self._late is None:
+            self._await_head()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request in the shape of every other error; then close."""
         del msg
         self._refuse(GatewayError(400, "invalid_request", "this is no valid HTTP/1.1 request"))
+
+    def _size_of_head(self) -> int:
+        return sum(len(name) + len(value) + _BESIDES for name, value in self.headers)
 
     def _refuse(self, error: GatewayError) -> None:
         if self.transport.is_closing():
@@ -144,8 +233,22 @@ def _head_too_large() -> GatewayError:
     return GatewayError(431, "headers_too_large", f"the head is larger than {MAX_HEAD_BYTES} bytes")
 
 
+class State(ServerState):
+    """What all connections of a server know."""
+
+    leaving = False
+
+
 class Server(uvicorn.Server):
     """A uvicorn server that leaves the signals to the gateway."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state: State = State()
+
+    def leave(self) -> None:
+        """Go on serving, and close each connection with its next answer: clients connect elsewhere by and by."""
+        self.server_state.leaving = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

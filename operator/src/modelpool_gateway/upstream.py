@@ -6,30 +6,26 @@ the answer on piece by piece, never follow, decode or keep anything.
 """
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Callable, Container
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 import httptools
 
 Header = tuple[bytes, bytes]
 
-CONNECT_SECONDS: Final = 3.0
-#: A worker closes a connection that is silent for 75 s; ours is never used so late that this could cross a request.
-_IDLE_SECONDS: Final = 30.0
-_MAX_IDLE: Final = 256
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _HIGH_WATER: Final = 256 * 1024
 
 
 class UpstreamError(Exception):
-    """The worker did not answer, or its answer broke off. ``untouched``: an old connection was closed before a byte."""
+    """The worker did not answer, or its answer broke off.
 
-    def __init__(self, message: str, *, untouched: bool = False) -> None:
+    ``untouched``: an old connection was closed before a byte. ``late``: it has been silent for too long.
+    """
+
+    def __init__(self, message: str, *, untouched: bool = False, late: bool = False) -> None:
         super().__init__(message)
-        self.untouched = untouched
+        self.untouched, self.late = untouched, late
 
 
 class Connection(asyncio.Protocol):
@@ -143,7 +139,7 @@ class Connection(asyncio.Protocol):
         self.status, self.headers, self.complete, self._reusable = 0, [], False, False
         self._head_bytes, self._before = 0, self.heard
         self.exchanges += 1
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             self._fail("the connection broke", untouched=self.exchanges > 1)
         elif len(body) > _HIGH_WATER:
             self._transport.writelines([head, body])
@@ -185,9 +181,14 @@ class Connection(asyncio.Protocol):
             self._pieces.appendleft(data)
             self._buffered += len(data)
 
-    def abort(self, why: str = "the exchange was given up") -> None:
+    def abort(self, why: str = "the exchange was given up", *, late: bool = False) -> None:
         """Cut the connection: the worker sees that nobody waits any more; whoever still does gets an error."""
-        self._fail(why)
+        self._fail(why, late=late)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it is the worker who does not go on, and not the client who does not take what is there."""
+        return not self.complete and not self._paused
 
     def close(self) -> None:
         """Close the connection."""
@@ -205,68 +206,9 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _fail(self, message: str, *, untouched: bool = False) -> None:
+    def _fail(self, message: str, *, untouched: bool = False, late: bool = False) -> None:
         if self._error is None:
-            self._error = UpstreamError(message, untouched=untouched)
+            self._error = UpstreamError(message, untouched=untouched, late=late)
         if self._transport is not None:
             self._transport.abort()
         self._wake()
-
-
-class Pool:
-    """Connections to workers by their address; those that rest are used again, the latest first."""
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
-        self._idle: dict[str, list[Connection]] = {}
-
-    async def take(self, endpoint: str, *, fresh: bool = False) -> Connection:
-        """Return a connection to ``http://host:port``. Raises `UpstreamError` where the worker takes none."""
-        resting = self._idle.get(endpoint)
-        now = self._monotonic()
-        while resting:
-            connection = resting.pop()
-            if not fresh and connection.alive and now - connection.since < _IDLE_SECONDS:
-                return connection
-            connection.close()
-        host, port = address(endpoint)
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                _, made = await asyncio.get_running_loop().create_connection(Connection, host, port)
-        except (OSError, TimeoutError) as error:
-            raise UpstreamError(f"no connection ({type(error).__name__})") from error
-        return made
-
-    def give(self, endpoint: str, connection: Connection) -> None:
-        """Take a connection back; one that cannot be used again is cut."""
-        if not connection.reusable:
-            connection.abort()
-            return
-        connection.since = self._monotonic()
-        resting = self._idle.setdefault(endpoint, [])
-        resting.append(connection)
-        if len(resting) > _MAX_IDLE:
-            resting.pop(0).close()
-
-    def sweep(self, known: Container[str]) -> None:
-        """Close what has rested too long, and all connections to addresses that no worker has any more."""
-        now = self._monotonic()
-        for endpoint, resting in list(self._idle.items()):
-            late = [each for each in resting if endpoint not in known or now - each.since >= _IDLE_SECONDS]
-            for connection in late:
-                resting.remove(connection)
-                connection.close()
-            if not resting:
-                del self._idle[endpoint]
-
-    def close(self) -> None:
-        """Close all that rest."""
-        self.sweep(())
-
-
-def address(endpoint: str) -> tuple[str, int]:
-    """Return host and port of ``http://host:port``. Raises `UpstreamError`."""
-    parts = urlsplit(endpoint)
-    if parts.scheme != "http" or not parts.hostname:
-        raise UpstreamError("no address; expected http://host:port")
-    return parts.hostname, parts.port or 80

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+#: A guest may have reasons of his own to pass over what the next one takes.
+_FEW: Final = 4
 
 
 class RoomFullError(Exception):
@@ -21,7 +23,7 @@ class WaitedTooLongError(Exception):
 class Bounds:
     """How many may wait, for one model and in all."""
 
-    per_model: int = 1000
+    per_model: int = 2000
     in_all: int = 5000
 
 
@@ -74,8 +76,25 @@ class WaitingRoom(Generic[K]):
         finally:
             self._leave(key, guest)
 
+    def waited_for(self) -> list[K]:
+        """Return the models that somebody waits for."""
+        return list(self._guests)
+
     def changed(self, key: K) -> None:
         """Have everybody who waits for this model look again."""
+        self._look(key, None)
+
+    def place_free(self, key: K) -> None:
+        """Have those look who came first, until a few in a row find nothing: there is not more than one place."""
+        if key in self._guests:
+            self._look(key, _FEW)
+
+    def all_changed(self) -> None:
+        """Have everybody look again."""
+        for key in self.waited_for():
+            self.changed(key)
+
+    def _look(self, key: K, misses: int | None) -> None:
         for guest in list(self._guests.get(key, ())):
             if guest.found.done():
                 continue
@@ -83,9 +102,13 @@ class WaitingRoom(Generic[K]):
                 found = guest.look()
             except Exception as end:  # what becomes of him instead is the guest's to raise
                 guest.found.set_exception(end)
-            else:
-                if found is not None:
-                    guest.found.set_result(found)
+                continue
+            if found is not None:
+                guest.found.set_result(found)
+            elif misses is not None:
+                misses -= 1
+                if not misses:
+                    return
 
     def _leave(self, key: K, guest: _Guest[T]) -> None:
         here = self._guests[key]

@@ -3,160 +3,13 @@
 import asyncio
 import io
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Any
 
-import aiohttp
 import orjson
 import pytest
-import uvicorn
 
-from modelpool_gateway.directory import Directory
-from modelpool_gateway.proxy import Limits, Proxy
-from modelpool_gateway.waiting_room import Bounds, WaitingRoom
+from unit.modelpool_gateway.site import PATH, Site, Upstream, post, read_cut, serving, until
 
-App = Callable[..., Awaitable[None]]
-PATH = "/v1/embeddings"
-
-
-@asynccontextmanager
-async def serving(app: App, port: int = 0) -> AsyncIterator[str]:
-    """Serve an ASGI application on loopback; gives its address."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    config = uvicorn.Config(
-        app, lifespan="off", log_config=None, log_level="critical", access_log=False, timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server._serve([listener]))
-    try:
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells nobody
-            await asyncio.sleep(0.005)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await task
-        listener.close()
-
-
-async def answer(send: Any, status: int, body: bytes, **headers: str) -> None:
-    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
-
-
-class Upstream:
-    """A worker's server, and what it was asked."""
-
-    def __init__(self, name: str = "a") -> None:
-        self.name = name
-        self.asked: list[dict[str, Any]] = []
-        self.left = asyncio.Event()
-        self.go_on = asyncio.Event()
-        self.behave: App = self.echo
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body = b""
-        while True:
-            message = await receive()
-            body += message.get("body", b"")
-            if not message.get("more_body"):
-                break
-        self.asked.append({"path": scope["path"], "body": body, "headers": dict(scope["headers"])})
-        await self.behave(scope, receive, send)
-
-    async def echo(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, 200, orjson.dumps({"by": self.name}), content_type="application/json", x_own="yes")
-
-    async def evicting(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, 503, b"{}", x_modelpool_state="Evicting", retry_after="1")
-
-    async def busy(self, scope: Any, receive: Any, send: Any) -> None:
-        await answer(send, 429, b'{"error": {"message": "queue full"}}', retry_after="3")
-
-    async def stream(self, scope: Any, receive: Any, send: Any) -> None:
-        """Two events; the second when told so, or never because the client has left."""
-        headers = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"data: one\n\n", "more_body": True})
-        told, gone = asyncio.ensure_future(self.go_on.wait()), asyncio.ensure_future(receive())
-        await asyncio.wait((told, gone), return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
-        gone.cancel()
-        if not self.go_on.is_set():
-            self.left.set()
-            return
-        await send({"type": "http.response.body", "body": b"data: two\n\n"})
-
-    async def broken_stream(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"text/event-stream")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": b"data: one\n\n", "more_body": True})
-        # an application that returns here leaves its answer unfinished, and the server cuts the connection
-
-
-class Gateway:
-    """A gateway in front of some workers."""
-
-    def __init__(self, session: aiohttp.ClientSession, limits: Limits | None = None) -> None:
-        self.directory = Directory()
-        self.room: WaitingRoom[tuple[str, str]] = WaitingRoom(Bounds(per_model=2, in_all=3))
-        self.proxy = Proxy("ns", self.directory, self.room, session, limits or Limits(hold_seconds=5))
-        self._version = 0
-
-    def show(self, name: str, state: str, endpoint: str = "", message: str = "") -> None:
-        """The watch shows a worker of the model m."""
-        self._version += 1
-        meta = {"namespace": "ns", "name": name, "uid": name, "resourceVersion": str(self._version)}
-        status = {"state": state, "endpoint": endpoint, "reason": f"Why{state}", "message": message}
-        self.room.changed(
-            self.directory.observe({"metadata": meta, "spec": {"model": {"name": "m"}}, "status": status})
-        )
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(auto_decompress=False, trust_env=False) as session:
-        yield session
-
-
-@pytest.fixture
-def gateway(session) -> Gateway:
-    return Gateway(session)
-
-
-@pytest.fixture
-async def url(gateway) -> AsyncIterator[str]:
-    async with serving(gateway.proxy) as url:
-        yield url
-
-
-@pytest.fixture
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(trust_env=False) as client:
-        yield client
-
-
-@pytest.fixture
-async def one(gateway) -> AsyncIterator[Upstream]:
-    """One worker that is Ready."""
-    upstream = Upstream()
-    async with serving(upstream) as address:
-        gateway.show("a", "Ready", address)
-        yield upstream
-
-
-async def post(client: aiohttp.ClientSession, url: str, model: str = "m", **more: Any) -> tuple[int, Any, Any]:
-    async with client.post(url + PATH, json={"model": model, "input": "x"}, **more) as answer:
-        return answer.status, await answer.json(content_type=None), answer.headers
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - conditions of other tasks, which set no event
-            await asyncio.sleep(0.005)
+JSON = {"Content-Type": "application/json"}
 
 
 async def test_a_request_goes_to_the_models_worker_and_its_answer_comes_back_as_it_is(client, url, one):
@@ -172,7 +25,9 @@ async def test_a_request_goes_to_the_models_worker_and_its_answer_comes_back_as_
 
 async def test_a_large_body_arrives_whole(client, url, one):
     text = "x" * (3 * 1024 * 1024)
-    async with client.post(url + PATH, data=io.BytesIO(orjson.dumps({"model": "m", "input": text}))) as answer:
+    async with client.post(
+        url + PATH, data=io.BytesIO(orjson.dumps({"model": "m", "input": text})), headers=JSON
+    ) as answer:
         assert answer.status == 200
     assert orjson.loads(one.asked[0]["body"])["input"] == text
 
@@ -264,10 +119,10 @@ async def test_a_held_client_that_leaves_gives_his_place_back(client, url, gatew
     await until(lambda: len(gateway.room) == 0)
 
 
-async def test_no_request_is_held_for_ever(client, session):
-    gateway = Gateway(session, Limits(hold_seconds=0.05))
+async def test_no_request_is_held_for_ever(client):
+    gateway = Site(hold_seconds=0.05)
     gateway.show("a", "Spawning")
-    async with serving(gateway.proxy) as url:
+    async with gateway.serving() as url:
         status, body, _ = await post(client, url)
     assert (status, body["error"]["code"]) == (504, "cold_start_timeout")
 
@@ -285,17 +140,17 @@ async def test_a_client_that_leaves_in_the_middle_of_a_stream_cancels_it_at_the_
     one.behave = one.stream
     async with client.post(url + PATH, json={"model": "m", "stream": True}) as answer:
         await answer.content.readany()
-        assert [worker.in_flight for worker in gateway.directory.of("ns", "m")] == [1]
+        assert gateway.in_flight == [1]
         answer.close()
     async with asyncio.timeout(5):
         await one.left.wait()
-    await until(lambda: [worker.in_flight for worker in gateway.directory.of("ns", "m")] == [0])
+    await until(lambda: gateway.in_flight == [0])
 
 
 async def test_a_stream_that_breaks_says_so_and_is_not_begun_anew(client, url, one):
     one.behave = one.broken_stream
     async with client.post(url + PATH, json={"model": "m", "stream": True}) as answer:
-        text = await answer.content.read()
+        text = await read_cut(answer)
     assert text.startswith(b"data: one\n\ndata: {")
     assert orjson.loads(text.split(b"data: ")[2])["error"]["code"] == "worker_connection"
     assert len(one.asked) == 1
@@ -314,7 +169,7 @@ async def test_a_stream_that_breaks_says_so_and_is_not_begun_anew(client, url, o
     ids=["no-json", "unknown-model", "method", "lifecycle", "dots", "large"],
 )
 async def test_what_is_refused_by_the_gateway_itself(client, url, one, method, path, body, status, sentence):
-    async with client.request(method, url + path, data=io.BytesIO(body)) as answer:
+    async with client.request(method, url + path, data=io.BytesIO(body), headers=JSON) as answer:
         assert answer.status == status
         assert sentence in (await answer.json())["error"]["message"]
     assert one.asked == []

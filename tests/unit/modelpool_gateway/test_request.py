@@ -12,6 +12,7 @@ from modelpool_gateway.request import (
     BadRequestError,
     read_json,
     read_keep_alive,
+    read_request,
 )
 
 
@@ -88,3 +89,59 @@ def test_any_text_is_a_time_or_refused(text):
         return
     assert seconds is not None
     assert seconds == PINNED or 0 <= seconds <= MAX_KEEP_ALIVE_SECONDS
+
+
+def form(*parts: tuple[str, bytes]) -> bytes:
+    written = [
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), data)
+        for name, data in parts
+    ]
+    return b"".join(written) + b"--b--\r\n"
+
+
+FORM = "multipart/form-data; boundary=b"
+CONTENTS = [
+    pytest.param("application/json", "", b'{"model": "m"}', id="json"),
+    pytest.param("Application/JSON; charset=utf-8", "", b'{"model": "m"}', id="json-in-another-spelling"),
+    pytest.param("application/vnd.api+json", "", b'{"model": "m"}', id="json-of-a-kind"),
+    pytest.param("", "", b'{"model": "m"}', id="no-content-type"),
+    pytest.param(FORM, "", form(("image", b"\x89PNG" * 50_000), ("model", b"m")), id="form"),
+    pytest.param(FORM, "", form(("model", b"other"), ("model", b"m")), id="the-last-of-a-forms-fields"),
+    pytest.param("image/png", "dimensions=8&model=m", b"\x89PNG", id="image"),
+    pytest.param("image/webp", "model=other&model=m", b"RIFF", id="the-last-of-a-querys-fields"),
+]
+
+
+@pytest.mark.parametrize(("content_type", "query", "body"), CONTENTS)
+def test_the_model_is_found_in_any_content_that_workers_take(content_type, query, body):
+    assert read_request(content_type, query, body) == Asked("m")
+
+
+NO_CONTENTS = [
+    pytest.param("text/plain", "", b'{"model": "m"}', 415, "expected one of application/json", id="text"),
+    pytest.param("application/x-www-form-urlencoded", "", b"model=m", 415, "not taken", id="urlencoded"),
+    pytest.param("image/gif", "model=m", b"GIF89a", 415, "image/png", id="another-image"),
+    pytest.param("image/png", "", b"\x89PNG", 400, r"\?model=clip", id="image-without-a-model"),
+    pytest.param("image/png", "&".join(["a=1"] * 17), b"\x89PNG", 400, "query cannot be read", id="long-query"),
+    pytest.param("image/png", "model=" + "m" * 97, b"\x89PNG", 400, "longer than 96", id="image-of-a-long-name"),
+    pytest.param("multipart/form-data", "", form(("model", b"m")), 400, "no boundary", id="no-boundary"),
+    pytest.param(FORM, "", form(("image", b"x")), 400, "model is missing", id="form-without-a-model"),
+    pytest.param(FORM, "", form(("model", b"m" * 1025)), 400, "longer than 1024", id="form-of-a-long-name"),
+    pytest.param(FORM, "", form(("model", b"m"))[:-6], 400, "cut short", id="form-cut"),
+    pytest.param(FORM, "", b"--c\r\n\r\n", 400, "cannot be read", id="another-boundary"),
+    pytest.param(FORM, "", form(*[("x", b"")] * 81), 400, "more than 80 fields", id="many-fields"),
+    pytest.param(FORM, "", form(("x" * 5000, b"")), 400, "cannot be read", id="endless-header"),
+]
+
+
+@pytest.mark.parametrize(("content_type", "query", "body", "status", "sentence"), NO_CONTENTS)
+def test_other_content_is_refused_with_a_sentence(content_type, query, body, status, sentence):
+    with pytest.raises(BadRequestError, match=sentence) as refused:
+        read_request(content_type, query, body)
+    assert refused.value.status == status
+
+
+@given(st.binary(max_size=300))
+def test_any_body_is_a_form_or_refused(body):
+    with pytest.raises(BadRequestError):
+        read_request(FORM, "", body)

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from modelpool_gateway.upstream import Connection, Pool, UpstreamError, address
+from modelpool_gateway.pool import Pool, address
+from modelpool_gateway.upstream import Connection, UpstreamError
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"POST /v1 HTTP/1.1\r\ncontent-length: 2\r\nhost: x\r\n\r\n"
@@ -131,6 +132,16 @@ async def test_an_old_connection_that_the_worker_has_closed_is_told_apart():
         with pytest.raises(UpstreamError) as caught:
             await connection.head()
         assert caught.value.untouched
+
+
+async def test_a_connection_that_is_being_closed_takes_no_request():
+    """The loop has closed it and has not said so yet."""
+    async with worker(answering(b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx")) as endpoint:
+        connection = await Pool().take(endpoint)
+        connection._transport.abort()
+        connection.send(HEAD, b"{}")
+        with pytest.raises(UpstreamError, match="broke"):
+            await connection.head()
 
 
 async def test_a_worker_that_is_not_there_is_said_at_once():

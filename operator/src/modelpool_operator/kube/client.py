@@ -6,7 +6,7 @@ not used, because parsing thousands of pods into them costs more than everything
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal, TypeVar
@@ -36,9 +36,11 @@ _BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = {
     422: errors.InvalidError,
     429: errors.BusyError,
 }
-#: (connect, read) seconds. A read may be a large LIST; nothing here is a watch.
+#: (connect, read) seconds. A read may be a large LIST; a watch has its own.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=30)
 _PAGE: Final = 250
+#: Seconds beyond its time after which a watch that says nothing is given up.
+_GRACE: Final = 15
 #: A list that expires while it is read is begun so often.
 _LISTS: Final = 3
 #: A ``Date`` this many seconds behind our reckoning means that the server's clock was changed.
@@ -84,14 +86,15 @@ class ServerClock:
 class KubeClient:
     """Requests to the API server. One instance per process; close it at the end."""
 
-    def __init__(self, api: k8s.ApiClient, observe: Observer | None = None) -> None:
+    def __init__(self, api: k8s.ApiClient, observe: Observer | None = None, agent: str = "modelpool-operator") -> None:
         self._api = api
+        self._agent = agent
         self._observe = observe
         self.clock = ServerClock()
         self.writes = 0
 
     @classmethod
-    async def connect(cls, observe: Observer | None = None) -> "KubeClient":
+    async def connect(cls, observe: Observer | None = None, agent: str = "modelpool-operator") -> "KubeClient":
         """Configure from the pod's service account, else from the current kubeconfig."""
         configuration = k8s.Configuration()
         try:
@@ -107,7 +110,7 @@ class KubeClient:
         configuration.connection_pool_maxsize = 64
         # proxies of the environment are for the outside, never for the API server
         configuration.client_session_kwargs = {"trust_env": False}
-        return cls(k8s.ApiClient(configuration), observe)
+        return cls(k8s.ApiClient(configuration), observe, agent)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -131,13 +134,57 @@ class KubeClient:
 
         A list that expired while it was read begins anew: what came before counts no more.
         """
+        async for anew, page in self._pages(path, label_selector):
+            yield anew, page.get("items") or []
+
+    async def snapshot(self, path: str) -> tuple[list[Json], str]:
+        """Read a whole collection, and the version that `watch` goes on from."""
+        items: list[Json] = []
+        version = ""
+        async for anew, page in self._pages(path, None):
+            if anew:
+                items.clear()
+                version = page["metadata"]["resourceVersion"]
+            items.extend(page.get("items") or [])
+        return items, version
+
+    async def watch(self, path: str, version: str, seconds: int) -> AsyncGenerator[Json, None]:
+        """Tell what happens to a collection after a version: events with ``type`` and ``object``.
+
+        It ends after so many seconds, and may end sooner. Raises ``NotFoundError`` with status 410 where the version
+        is too old, and any other ``ApiError``. Close it where it is not read to its end.
+        """
+        query = {"watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
+        url = f"{self._api.configuration.host}{path}?{urlencode(query)}"
+        headers = {"Accept": "application/json", "User-Agent": self._agent}
+        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=seconds + _GRACE)
+        status = 0
+        try:
+            answer = await self._api.rest_client.request("GET", url, headers=headers, _request_timeout=limits)
+            status = answer.status
+            self.clock.observe(answer.getheader("Date"))
+            try:
+                if status != 200:
+                    _parse("GET", path, status, await answer.read(), answer.getheader("Retry-After"))
+                async for line in answer.response.content:
+                    yield _event(path, line)
+            finally:
+                answer.response.close()
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an endless line
+            raise errors.UnreachableError(f"watch {path}: {type(error).__name__}: {error}") from error
+        finally:
+            if self._observe:
+                self._observe("WATCH", path, status)
+
+    async def _pages(self, path: str, label_selector: str | None) -> AsyncIterator[tuple[bool, Json]]:
         for _ in range(_LISTS):
             token, anew = None, True
             try:
                 while anew or token:
                     query = {"limit": str(_PAGE), "labelSelector": label_selector, "continue": token}
                     page = await self._request("GET", path, query=query)
-                    yield anew, page.get("items") or []
+                    yield anew, page
                     token, anew = (page.get("metadata") or {}).get("continue"), False
             except errors.NotFoundError as error:
                 if error.status != 410:
@@ -181,7 +228,7 @@ class KubeClient:
         given = {key: value for key, value in (query or {}).items() if value}
         if given:
             url += "?" + urlencode(given)
-        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "modelpool-operator"}
+        headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._agent}
         await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         if method != "GET":
             self.writes += 1
@@ -210,6 +257,19 @@ def _parse(method: str, path: str, status: int, data: bytes, retry_after: str | 
     said = content.get("message", "") if isinstance(content, dict) else ""
     kind = _BY_STATUS.get(status, errors.UnreachableError)
     raise kind(f"{method} {path}: {status} {said}".rstrip(), status, _seconds(retry_after))
+
+
+def _event(path: str, line: bytes) -> Json:
+    """Read one line of a watch; raises what an ERROR in it says."""
+    try:
+        event = orjson.loads(line)
+        kind, told = event["type"], event["object"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise errors.UnreachableError(f"watch {path}: expected events with type and object") from None
+    if kind == "ERROR":
+        code = told.get("code") or 0
+        raise _BY_STATUS.get(code, errors.UnreachableError)(f"watch {path}: {code} {told.get('message', '')}", code)
+    return {"type": kind, "object": told}
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -25,6 +25,12 @@ def loaded(modules: str) -> set[str]:
     [
         pytest.param("modelpool_operator.__main__", "kopf", HEAVY, id="operator-without-torch"),
         pytest.param(DOMAIN, "modelpool_api.lifecycle", (*HEAVY, *EDGES), id="decisions-without-kubernetes"),
+        pytest.param(
+            "modelpool_gateway.__main__",
+            "uvicorn",
+            (*(set(HEAVY) - {"uvicorn"}), "kopf", "modelpool_operator.runtime"),
+            id="gateway-without-torch-and-kopf",
+        ),
     ],
 )
 def test_a_fresh_interpreter_loads_only_what_it_needs(modules, needed, forbidden):

@@ -1,0 +1,158 @@
+"""Which worker a request goes to: one that is there, or one that it is held for, within bounds."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from modelpool_gateway import errors
+from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
+from modelpool_gateway.errors import GatewayError
+from modelpool_gateway.models import Model, Models
+from modelpool_gateway.outlook import expect
+from modelpool_gateway.progress import telling
+from modelpool_gateway.ticket import Ticket
+from modelpool_gateway.waiting_room import RoomFullError, WaitedTooLongError, WaitingRoom
+from modelpool_operator.api.names import Reason
+
+#: Workers that have failed a request may have it again after so long, where nobody else is there to.
+_AGAIN_SECONDS: Final = 1.0
+_REASONS: Final = frozenset(map(str, Reason))
+
+
+class Asker(Protocol):
+    """Whom the gateway tells what Models it needs. Calls return at once and never fail."""
+
+    def want(self, model: Model) -> None:
+        """Somebody waits for a worker of the Model."""
+
+    def keep(self, model: Model, seconds: int) -> None:
+        """The Model's workers are to stay so long after their last use; -1: for as long as may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBounds:
+    """Seconds that a request may be held for in all, and from one comment to the next for those who want them."""
+
+    seconds: float = 300.0
+    progress_seconds: float = 3.0
+
+
+class Holding:
+    """Finds a worker for each request. What is known is read from memory in one step; nothing is asked of anybody."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        models: Models,
+        room: WaitingRoom[Key],
+        asker: Asker,
+        server_now: Callable[[], datetime],
+        bounds: HoldBounds,
+        observe_hold: Callable[[float], None] = lambda _seconds: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._directory, self._models, self._room, self._asker = directory, models, room, asker
+        self._server_now = server_now
+        self._bounds = bounds
+        self._observe_hold = observe_hold
+        self._monotonic = monotonic
+        self.closed = False
+
+    def close(self) -> None:
+        """Take nothing new, and tell all who wait so."""
+        self.closed = True
+        self._room.all_changed()
+
+    def wanted(self) -> Iterator[Model]:
+        """Iterate over the Models that somebody waits for now."""
+        for key in self._room.waited_for():
+            try:
+                model = expect(list(self._directory.of(*key)), self._models.of(*key), (), self._server_now())
+            except GatewayError:
+                continue
+            if model is not None:
+                yield model
+
+    async def worker_for(self, ticket: Ticket) -> Worker:
+        """Return the worker that the request goes to; a place is taken there, in ``ticket.worker`` as well.
+
+        Raises `GatewayError` where there will be none, or none in time, and `ClientLeftError`.
+        """
+        return self._look(ticket) or await self._held(ticket)
+
+    def release(self, ticket: Ticket) -> None:
+        """Give the place at a worker back, and have those who wait for it look."""
+        worker = ticket.worker
+        if worker is None:
+            return
+        ticket.worker = None
+        worker.give_back()
+        key = model_key(worker)
+        if pause := worker.breaker.opens_in(self._monotonic()):
+            asyncio.get_running_loop().call_later(pause, self._room.changed, key)
+        self._room.place_free(key)
+
+    def state_of(self, key: Key) -> str:
+        """Return in our words what the worker that is on its way is doing."""
+        coming = [worker for worker in self._directory.of(*key) if worker.state in COMING and not worker.leaving]
+        if not coming:
+            serving = any(worker.serves for worker in self._directory.of(*key))
+            return "for a place at a worker" if serving else "for a worker to be started"
+        latest = max(coming, key=lambda worker: worker.version)
+        return f"{latest.state} ({latest.reason})" if latest.reason in _REASONS else f"{latest.state}"
+
+    def load_seconds(self, key: Key) -> float | None:
+        """Return how long the latest cold start of the model has taken, None where none has been measured."""
+        known = [model.cold_start_seconds for model in self._models.of(*key) if model.cold_start_seconds is not None]
+        return max(known, default=None)
+
+    def knows(self, key: Key) -> bool:
+        """Whether there is a Model or a worker of this name."""
+        return self._directory.knows(*key) or bool(self._models.of(*key))
+
+    def _look(self, ticket: Ticket) -> Worker | None:
+        if self.closed:
+            raise errors.shutting_down()
+        worker = self._directory.choose(*ticket.key, self._monotonic(), ticket.tried)
+        if worker is not None:
+            worker.take()
+            ticket.worker = worker
+            return worker
+        members, models = list(self._directory.of(*ticket.key)), self._models.of(*ticket.key)
+        wanted = expect(members, models, ticket.tried, self._server_now())
+        if wanted is not None:
+            self._asker.want(wanted)
+        return None
+
+    async def _held(self, ticket: Ticket) -> Worker:
+        began = self._monotonic()
+        if ticket.deadline is None:
+            ticket.deadline = began + self._bounds.seconds
+        again = None
+        if ticket.tried:
+            again = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._forgive, ticket)
+        try:
+            with ticket.leaving.cancels():
+                async with telling(ticket, lambda: self.state_of(ticket.key), self._bounds.progress_seconds):
+                    return await self._room.wait(ticket.key, lambda: self._look(ticket), ticket.deadline - began)
+        except RoomFullError:
+            raise errors.too_many_wait(self.load_seconds(ticket.key)) from None
+        except WaitedTooLongError:
+            state = self.state_of(ticket.key)
+            raise errors.waited_too_long(self._bounds.seconds, state, self.load_seconds(ticket.key)) from None
+        except BaseException:
+            if ticket.worker is not None:  # found in the very instant in which nobody wanted it any more
+                ticket.worker.breaker.abandoned()
+                self.release(ticket)
+            raise
+        finally:
+            if again is not None:
+                again.cancel()
+            self._observe_hold(self._monotonic() - began)
+
+    def _forgive(self, ticket: Ticket) -> None:
+        ticket.tried.clear()
+        self._room.changed(ticket.key)
