@@ -40,11 +40,11 @@ class Case:
     ask_long: Callable[[openai.OpenAI, str], None]
 
 
-def client_of(url: str) -> openai.OpenAI:
+def client_of(url: str, key: str = "none") -> openai.OpenAI:
     """The official client; a refused connection is tried again: a Service leads to a pod a moment after it is ready."""
     patient = httpx2.HTTPTransport(retries=6)
     plain = openai.DefaultHttpx2Client(trust_env=False, transport=patient)
-    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=180, http_client=plain)
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=180, http_client=plain)
 
 
 def hub_folders(tiny: Path, scratch: Path) -> dict[str, Path]:

@@ -16,6 +16,7 @@ from e2e.machine import processes_with, until
 CHART = Path(__file__).resolve().parents[2] / "charts" / "modelpool"
 RELEASE, SYSTEM = "modelpool", "modelpool-system"
 OPERATOR_PODS = "app.kubernetes.io/component=operator,app.kubernetes.io/instance=modelpool"
+GATEWAY_PODS = "app.kubernetes.io/component=gateway,app.kubernetes.io/instance=modelpool"
 #: In the environment of the operator's process: the name of its pod.
 OPERATOR_VARIABLE = "MODELPOOL_OPERATOR_POD_NAME"
 VARIABLES = {
@@ -70,10 +71,15 @@ class Installation:
         self._variables = {**os.environ, "KUBECONFIG": environment.kubeconfig, "HOME": str(home)}
         self._values = values
 
-    def install(self) -> None:
-        """Install it, or bring an installation that is there to these values; returns once the operator is ready."""
+    def install(self, **more: Any) -> None:
+        """Install it, or bring an installation that is there to these values; returns once all of it is ready.
+
+        ``more`` are further values of the chart, by their first key; those of the worker besides what is there.
+        """
+        if "worker" in more:
+            more["worker"] = {**self._values["worker"], **more["worker"]}
         words = ["upgrade", RELEASE, CHART, "--install", "--create-namespace", "--wait", "--timeout=180s"]
-        self.helm(*words, "--values=-", stdin=yaml.safe_dump(self._values))
+        self.helm(*words, "--values=-", stdin=yaml.safe_dump({**self._values, **more}))
 
     def uninstall(self) -> None:
         """Uninstall it; returns once it is gone."""
@@ -92,6 +98,11 @@ class Installation:
         done = self._run(self.environment.kubectl, *words, stdin=stdin, check=False)
         assert done.returncode != 0, f"kubectl {' '.join(words)} was expected to be refused, it said: {done.stdout}"
         return done.stderr
+
+    def gateway_pods(self, namespace: str) -> list[client.V1Pod]:
+        """A namespace's gateways that are not on their way out."""
+        pods = self.core.list_namespaced_pod(namespace, label_selector=GATEWAY_PODS).items
+        return [pod for pod in pods if pod.metadata.deletion_timestamp is None]
 
     def operator_pods(self) -> list[client.V1Pod]:
         """The operator's pods that are not on their way out."""

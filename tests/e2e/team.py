@@ -3,6 +3,7 @@
 import contextlib
 import time
 import uuid
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any, Self
 import httpx
 from kubernetes import client
 
-from e2e.installation import Installation
+from e2e.installation import GATEWAY_PODS, Installation
 from e2e.invariants import violations
 from e2e.machine import metric, processes_with, until
-from e2e.watchers import GROUP, PODS, POOLS, VERSION, WORKERS, Json, Recorder
+from e2e.watchers import GROUP, MODELS, PODS, POOLS, VERSION, WORKERS, Json, Recorder
 
 LABEL = "modelpool-e2e"
 MODEL = "minilm"
@@ -80,6 +81,18 @@ class Team:
         where = source or f"oci://{self.installation.environment.model_image}"
         served = {"name": MODEL, "capability": "text-embedding", "source": where, **(model or {})}
         self._create(WORKERS, "ModelWorker", name, {"pool": "pool", "memory": "2Gi", "model": served, **spec})
+
+    def model(
+        self, name: str, source: str = "", *, served: Json | None = None, change: Json | None = None, **spec: Any
+    ) -> None:
+        """Make a Model that requests call by its own name; without a source it is the real model.
+
+        ``served`` has other fields of its workers' model, ``change`` others of their spec, ``spec`` of its own.
+        """
+        where = source or f"oci://{self.installation.environment.model_image}"
+        model = {"name": name, "capability": "text-embedding", "source": where, **(served or {})}
+        worker = {"pool": "pool", "memory": "2Gi", "model": model, **(change or {})}
+        self._create(MODELS, "Model", name, {"worker": worker, **spec})
 
     def secret(self, name: str, **values: str) -> None:
         """Make a Secret."""
@@ -169,6 +182,22 @@ class Team:
         """The address of a worker's pod."""
         return str(self.core.read_namespaced_pod(self.pod_name(worker), self.namespace).status.pod_ip)
 
+    @contextlib.contextmanager
+    def gateways(self, *, closed: bool = False, **values: Any) -> Iterator[str]:
+        """Gateways in this namespace, as the chart makes them; gives the URL of their Service.
+
+        ``closed``: workers made meanwhile answer only who has their pool's token.
+        """
+        worker = {"worker": {"inference": {"closed": True}}} if closed else {}
+        self.installation.install(gateway={"namespaces": [self.namespace], **values}, **worker)
+        try:
+            service = self.core.read_namespaced_service("modelpool-gateway", self.namespace)
+            yield f"http://{service.spec.cluster_ip}"
+        finally:
+            self.installation.install()
+            pods = self.core.list_namespaced_pod
+            until(lambda: not pods(self.namespace, label_selector=GATEWAY_PODS).items, "the gateways are gone", 120)
+
     # What an observer sees
 
     def worker_uid(self, worker: str) -> str:
@@ -210,6 +239,10 @@ class Team:
     # How it ends
 
     def _clear(self) -> None:
+        for model in {version.name for version in self.recorder.versions(MODELS)}:
+            with contextlib.suppress(client.ApiException):  # a test may have deleted it
+                self.objects.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, MODELS, model)
+            self.recorder.until_gone(MODELS, model)
         workers = {version.name for version in self.recorder.versions(WORKERS)}
         for worker in workers:
             with contextlib.suppress(client.ApiException):  # a test may have deleted it
@@ -230,7 +263,7 @@ class Team:
     def _create(self, plural: str, kind: str, name: str, spec: Json) -> None:
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": kind, "metadata": {"name": name}, "spec": spec}
         self.objects.create_namespaced_custom_object(GROUP, VERSION, self.namespace, plural, body)
-        self.recorder.until(WORKERS if plural == WORKERS else POOLS, name, lambda _: True, "recorded")
+        self.recorder.until(plural, name, lambda _: True, "recorded")
 
 
 def ask(url: str, *texts: str, **fields: Any) -> httpx.Response:

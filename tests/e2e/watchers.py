@@ -1,4 +1,4 @@
-"""A recording of everything that happened in one namespace: every resourceVersion of its pools, workers and pods."""
+"""A recording of all that happened in one namespace: every resourceVersion of its pools, workers, Models and pods."""
 
 import json
 import threading
@@ -11,8 +11,10 @@ from typing import Any, Self
 from kubernetes import client, watch
 
 GROUP, VERSION = "modelpool.dev", "v1alpha1"
-PODS, WORKERS, POOLS = "pods", "modelworkers", "modelpools"
-KINDS = (PODS, WORKERS, POOLS)
+PODS, WORKERS, POOLS, MODELS = "pods", "modelworkers", "modelpools", "models"
+KINDS = (PODS, WORKERS, POOLS, MODELS)
+#: The pods that are recorded are those of workers.
+SELECTOR = "app.kubernetes.io/managed-by=modelpool-operator"
 
 Json = dict[str, Any]
 
@@ -186,11 +188,13 @@ class Recorder:
 
     def _list(self, kind: str) -> Any:
         if kind == PODS:
-            return json.loads(self._core.list_namespaced_pod(self.namespace, _preload_content=False).data)
+            pods = self._core.list_namespaced_pod(self.namespace, label_selector=SELECTOR, _preload_content=False)
+            return json.loads(pods.data)
         return self._objects.list_namespaced_custom_object(GROUP, VERSION, self.namespace, kind)
 
     def _follow(self, kind: str, start: str) -> None:
         followed = self._watches[kind]
+        narrowed = {"label_selector": SELECTOR} if kind == PODS else {}
         if kind == PODS:
             call, arguments = self._core.list_namespaced_pod, (self.namespace,)
         else:
@@ -198,7 +202,7 @@ class Recorder:
         version = start
         while not self._closing:
             try:
-                for event in followed.stream(call, *arguments, resource_version=version):
+                for event in followed.stream(call, *arguments, resource_version=version, **narrowed):
                     body = event["raw_object"]
                     version = body["metadata"]["resourceVersion"]
                     self._add([Version(kind, body, event["type"] == "DELETED", time.monotonic())])
@@ -227,6 +231,10 @@ def _gist(version: Version) -> str:
         return f"reserved {status.get('reserved')}, repairs {status.get('ledgerRepairs', 0)}"
     if version.kind == WORKERS:
         return f"{status.get('state')} {status.get('reason')}: {status.get('message')}"
+    if version.kind == MODELS:
+        ready = [each for each in status.get("conditions") or () if each["type"] == "Ready"]
+        told = f"Ready {ready[0]['status']} {ready[0]['reason']}: {ready[0]['message']}" if ready else "new"
+        return f"{status.get('replicas')} of {status.get('desiredReplicas')}, {told}"
     gates = version.body["spec"].get("schedulingGates") or []
     leaving = ", leaving" if version.body["metadata"].get("deletionTimestamp") else ""
     containers = [each.get("state") for each in status.get("containerStatuses") or ()]

@@ -44,7 +44,7 @@ def test_crds_are_rendered_unchanged_and_kept_on_uninstall(render, generated):
 def test_crds_may_be_left_to_the_uninstall(values, kept, render):
     found = [crd["metadata"].get("annotations", {}) == KEEP for crd in crds_of(render(values)).values()]
 
-    assert found == [kept, kept]
+    assert found == [kept, kept, kept]
 
 
 def test_crds_may_be_managed_elsewhere(render):

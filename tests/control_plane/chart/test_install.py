@@ -204,7 +204,8 @@ def test_at_home_the_operator_has_its_own_lease_and_no_other(api):
     assert may(api, OPERATOR, [], "create leases.coordination.k8s.io", HOME)
     assert may(api, OPERATOR, [], "update leases.coordination.k8s.io modelpool-operator", HOME)
     assert not may(api, OPERATOR, [], "update leases.coordination.k8s.io kube-scheduler", HOME)
-    assert not may(api, OPERATOR, [], "list leases.coordination.k8s.io", HOME)
+    assert not may(api, OPERATOR, [], "patch leases.coordination.k8s.io", HOME)
+    assert not may(api, OPERATOR, [], "delete leases.coordination.k8s.io", HOME)
 
 
 @pytest.mark.usefixtures("installed")
@@ -219,6 +220,8 @@ def test_users_change_workers_with_edit_and_pools_with_admin(role, workers, pool
 
     until(lambda: may(api, user, [], "list modelworkers.modelpool.dev", "default"))
     until(lambda: may(api, user, [], "create modelworkers.modelpool.dev", "default") is workers)
+    until(lambda: may(api, user, [], "create models.modelpool.dev", "default") is workers)
+    until(lambda: may(api, user, [], "patch models/scale.modelpool.dev", "default") is workers)
     until(lambda: may(api, user, [], "create modelpools.modelpool.dev", "default") is pools)
     assert not may(api, user, [], "patch modelworkers/status.modelpool.dev", "default")
 

@@ -31,7 +31,7 @@ def is_watch(request: web.Request) -> bool:
 
 
 def is_list(request: web.Request) -> bool:
-    collection = request.path.rsplit("/", 1)[-1] in ("modelworkers", "modelpools", "pods")
+    collection = request.path.rsplit("/", 1)[-1] in ("models", "modelworkers", "modelpools", "pods")
     return request.method == "GET" and collection and not is_watch(request)
 
 

@@ -16,7 +16,11 @@ pytestmark = pytest.mark.control_plane
 
 POOL = {"memory": "8Gi"}
 WORKER = {"pool": "p", "memory": "1Gi", "model": {"name": "m", "capability": "text-embedding", "source": "file:///m"}}
-KINDS = {names.MODEL_POOLS: (names.MODEL_POOL, "p", POOL), names.MODEL_WORKERS: (names.MODEL_WORKER, "w", WORKER)}
+KINDS = {
+    names.MODEL_POOLS: (names.MODEL_POOL, "p", POOL),
+    names.MODEL_WORKERS: (names.MODEL_WORKER, "w", WORKER),
+    names.MODELS: (names.MODEL, "m", {"worker": WORKER}),
+}
 
 
 @pytest.fixture

@@ -23,21 +23,19 @@ async def wait_for_crds(
     patience: float = 5.0,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Return once the API server answers lists of all our kinds: in ``namespace``, or of all."""
+    """Return once the API server serves all our kinds; ``namespace`` is one that may be listed, None: all may."""
     said = False
     while True:
         try:
             served = await client.get(f"/apis/{names.GROUP}/{names.VERSION}")
             missing = set(_PLURALS) - {each["name"] for each in served["resources"]}
-            if not missing:
-                for path in (paths.models, paths.pools, paths.workers):
-                    await client.get(f"{path(namespace)}?limit=1")
+            if not missing and await _answered(client, namespace):
                 return
+            if not missing:
+                await sleep(_MOMENT)
+                continue
         except NotFoundError:
             missing = set(_PLURALS)
-        except BusyError:
-            await sleep(_MOMENT)
-            continue
         except ApiError as error:
             _log.warning("api.unavailable", error=str(error)[:500])
             await sleep(patience)
@@ -48,3 +46,15 @@ async def wait_for_crds(
             )
             said = True
         await sleep(patience)
+
+
+async def _answered(client: KubeClient, namespace: str | None) -> bool:
+    """Whether lists of our kinds are answered, be it by an error, which whoever watches them deals with."""
+    try:
+        for path in (paths.models, paths.pools, paths.workers):
+            await client.get(f"{path(namespace)}?limit=1")
+    except BusyError:
+        return False
+    except ApiError:
+        return True
+    return True

@@ -214,7 +214,8 @@ class PoolReconciler:
 
     async def _has_token(self, pool: PoolView, *, max_age: float) -> bool:
         """Whether pods of this pool could start; trouble with the Secret must not hold up a release."""
-        if not pool.ledger and max_age:
+        # gateways mount it, and what is there before they are is there at once
+        if not pool.ledger and max_age and not self._images.closed_inference:
             return True
         try:
             await self._tokens.ensure(pool, max_age=max_age)
