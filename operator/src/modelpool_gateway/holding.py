@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from modelpool_gateway import errors
 from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
+from modelpool_gateway.endpoints import check_path
 from modelpool_gateway.errors import GatewayError
 from modelpool_gateway.models import Model, Models
 from modelpool_gateway.outlook import expect
@@ -122,6 +123,8 @@ class Holding:
             ticket.worker = worker
             return worker
         members, models = list(self._directory.of(*ticket.key)), self._models.of(*ticket.key)
+        for capability in [*(model.capability for model in models), *(worker.capability for worker in members)][:1]:
+            check_path(ticket.path, capability)
         wanted = expect(members, models, ticket.tried, self._server_now())
         if wanted is not None:
             self._asker.want(wanted)

@@ -13,6 +13,7 @@ from modelpool_gateway import asgi, errors
 from modelpool_gateway.asgi import Message, Receive, Send
 from modelpool_gateway.bodies import Bodies
 from modelpool_gateway.directory import Worker
+from modelpool_gateway.endpoints import PATHS
 from modelpool_gateway.errors import ClientLeftError, GatewayError
 from modelpool_gateway.headers import check_query, find, read_head
 from modelpool_gateway.holding import Asker, Holding
@@ -29,8 +30,6 @@ from modelpool_gateway.upstream import UpstreamError
 
 _log = structlog.get_logger(__name__)
 
-#: What workers serve; everything else of theirs is nobody's business.
-PATHS: Final = frozenset({"/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/images/generations"})
 #: Workers that may fail one request, at most.
 _TRIES: Final = 4
 #: Forms of more bytes than this are read beside the event loop.
