@@ -14,6 +14,8 @@ _TAKEN_AT: Final[Mapping[str, frozenset[Capability]]] = {
 }
 #: What workers serve; everything else of theirs is nobody's business.
 PATHS: Final = frozenset(_TAKEN_AT)
+#: Where an answer may be a stream.
+STREAMED: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
 def check_path(path: str, capability: str) -> None:

@@ -82,7 +82,13 @@ class Holding:
 
         Raises `GatewayError` where there will be none, or none in time, and `ClientLeftError`.
         """
-        return self._look(ticket) or await self._held(ticket)
+        try:
+            return self._look(ticket) or await self._held(ticket)
+        except BaseException:
+            if ticket.worker is not None:  # found in the very instant in which its time was over or its client left
+                ticket.worker.breaker.abandoned()
+                self.release(ticket)
+            raise
 
     def release(self, ticket: Ticket) -> None:
         """Give the place at a worker back, and have those who wait for it look."""
@@ -146,11 +152,6 @@ class Holding:
         except WaitedTooLongError:
             state = self.state_of(ticket.key)
             raise errors.waited_too_long(self._bounds.seconds, state, self.load_seconds(ticket.key)) from None
-        except BaseException:
-            if ticket.worker is not None:  # found in the very instant in which nobody wanted it any more
-                ticket.worker.breaker.abandoned()
-                self.release(ticket)
-            raise
         finally:
             if again is not None:
                 again.cancel()
