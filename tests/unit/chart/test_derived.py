@@ -22,7 +22,7 @@ def test_the_charts_crds_are_the_generated_ones_byte_for_byte():
     assert (done.returncode, done.stderr) == (0, "")
     copies = sorted((ROOT / "charts" / "modelpool" / "files" / "crds").glob("*.yaml"))
     assert [path.read_bytes() for path in CRDS] == [path.read_bytes() for path in copies]
-    assert len(copies) == 2
+    assert len(copies) == 3
 
 
 def test_the_plain_manifest_needs_no_helm_afterwards():
@@ -33,7 +33,7 @@ def test_the_plain_manifest_needs_no_helm_afterwards():
     assert objects[0]["kind"] == "Namespace"
     assert objects[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert "helm.sh/hook" not in text
-    assert len(crds_of(objects)) == 2
+    assert len(crds_of(objects)) == 3
     homes = {each["metadata"].get("namespace", objects[0]["metadata"]["name"]) for each in objects[1:]}
     assert homes == {objects[0]["metadata"]["name"]}
 

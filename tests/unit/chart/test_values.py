@@ -70,9 +70,10 @@ LEAVES = dict(leaves(VALUES))
 
 def test_every_value_is_in_the_schema_and_every_schema_key_has_a_default():
     # maps like `resources` have defaults inside; the schema names their keys further down
-    inside_resources = {path for path in schema_paths(SCHEMA) if path.startswith("operator.resources")}
-    affinity = {path for path in schema_paths(SCHEMA) if path.startswith("operator.affinity.")}
-    expected = {path for path in LEAVES if not path.startswith("operator.resources")} - {"operator.affinity"}
+    resources, affinities = ("operator.resources", "gateway.resources"), ("operator.affinity", "gateway.affinity")
+    inside_resources = {path for path in schema_paths(SCHEMA) if path.startswith(resources)}
+    affinity = {path for path in schema_paths(SCHEMA) if path.startswith(tuple(f"{each}." for each in affinities))}
+    expected = {path for path in LEAVES if not path.startswith(resources)} - {*affinities}
 
     assert expected == set(schema_paths(SCHEMA)) - inside_resources - affinity - {"global"}
 
