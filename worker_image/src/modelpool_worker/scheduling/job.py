@@ -22,14 +22,17 @@ class Item:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request's work. ``answer`` resolves to the results in the order of the inputs."""
+    """One request's work. ``answer`` resolves to the results in the order of the inputs.
+
+    ``taken`` inputs have left the queue: they run, or have run.
+    """
 
     number: int
     size: int
     answer: "asyncio.Future[list[Any]]"
     waiting: deque[Item] = field(default_factory=deque)
     results: dict[int, Any] = field(default_factory=dict)
-    started: bool = False
+    taken: int = 0
     _pieces: deque[tuple[int, Any]] = field(default_factory=deque)
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
