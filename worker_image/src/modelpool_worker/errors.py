@@ -12,6 +12,7 @@ WorkerError
 │   ├── HeadersTooLargeError   431
 │   ├── QueueFullError         429  too much waits already
 │   ├── InferenceFailedError   500  the model failed on a valid request
+│   │   └── OutOfMemoryError            it found no memory for it
 │   └── NotServingError        503  Loading or Evicting, or stopped while it waited
 └── LoadError             the model is not loaded; the process ends
     ├── NeverLoadsError    exit 78  trying again is pointless
@@ -131,6 +132,12 @@ class InferenceFailedError(RequestError):
     status = 500
     kind = "server_error"
     code = "inference_failed"
+
+
+class OutOfMemoryError(InferenceFailedError):
+    """The model found no memory for a request that was right: 500, which is worth another try when less runs."""
+
+    code = "out_of_memory"
 
 
 class NotServingError(RequestError):
