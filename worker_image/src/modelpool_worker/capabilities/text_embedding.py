@@ -65,7 +65,7 @@ class TextEmbedding:
         return [Prepared(ids, cost=len(ids), tokens=len(ids)) for ids in prepared]
 
     def run_batch(self, values: Sequence[list[int]], wanted: Callable[[], bool]) -> list[Vector]:
-        """Embed lists of token ids; the result does not depend on what else is in the batch."""
+        """Embed lists of token ids; but for rounding the result does not depend on what else is in the batch."""
         vectors = self._loaded().model.embed(values, self._recipe.pooling)
         if self._recipe.normalize:
             vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
