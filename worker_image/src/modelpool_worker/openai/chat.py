@@ -16,7 +16,7 @@ from modelpool_worker.openai.sampling import (
     UNSUPPORTED,
     Form,
     boolean,
-    check_logprobs,
+    check_whole,
     read_choosing,
     read_form,
     refuse,
@@ -100,7 +100,7 @@ def parse_chat(body: bytes, *, model_name: str, images: bool) -> ChatRequest:
     sampling = Sampling(
         max_tokens=limits[0] or limits[1], top_logprobs=_top_logprobs(request), **read_choosing(request)
     )
-    check_logprobs(sampling, form, form.choices)
+    check_whole(sampling, form, form.choices)
     return ChatRequest(_messages(request.get("messages"), images), sampling, form)
 
 

@@ -14,7 +14,7 @@ from modelpool_worker.openai.sampling import (
     MAX_NEW_TOKENS,
     UNSUPPORTED,
     Form,
-    check_logprobs,
+    check_whole,
     read_choosing,
     read_form,
     refuse,
@@ -85,7 +85,7 @@ def parse_completion(body: bytes, *, model_name: str) -> CompletionRequest:
         **read_choosing(request),
     )
     found = CompletionRequest(_prompts(request.get("prompt")), sampling, form)
-    check_logprobs(sampling, form, found.size)
+    check_whole(sampling, form, found.size)
     return found
 
 
