@@ -8,6 +8,7 @@ WorkerError
 │   ├── PathNotFoundError      404
 │   ├── MethodNotAllowedError  405
 │   ├── RequestTimeoutError    408  the client did not send its request in time
+│   ├── TooFarBehindError      408  the client reads its stream too slowly
 │   ├── BodyTooLargeError      413
 │   ├── HeadersTooLargeError   431
 │   ├── QueueFullError         429  too much waits already
@@ -97,6 +98,14 @@ class RequestTimeoutError(RequestError):
     status = 408
     kind = "invalid_request_error"
     code = "request_timeout"
+
+
+class TooFarBehindError(RequestError):
+    """The client reads its stream so slowly that what waits for it takes too much memory: 408."""
+
+    status = 408
+    kind = "invalid_request_error"
+    code = "too_far_behind"
 
 
 class BodyTooLargeError(RequestError):
