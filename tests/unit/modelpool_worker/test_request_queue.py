@@ -129,6 +129,55 @@ async def test_inputs_are_bounded_too_but_one_request_always_fits():
         queue.open(1)
 
 
+async def test_inputs_are_bounded_as_well_once_every_request_has_begun_to_run():
+    """Each batch begins all requests there are: what is left of them waits, and counts."""
+    queue = RequestQueue(max_requests=100, max_inputs=10)
+    for _ in range(2):
+        queue.put(queue.open(5), [Prepared("x", 1, 1)] * 5)
+    assert len(take(queue)) == 4
+    assert (queue.depth, queue.waiting_inputs) == (0, 6)
+    queue.put(queue.open(4), [Prepared("x", 1, 1)] * 4)
+    with pytest.raises(QueueFullError, match="1 requests and 10 inputs wait already"):
+        queue.open(1)
+    take(queue)
+    queue.open(4)
+
+
+async def test_a_request_larger_than_the_bound_fits_beside_rows_that_all_run():
+    """Running rows wait for nothing: who comes next is next."""
+    queue = RequestQueue(max_requests=100, max_inputs=4)
+    running = queue.open(3)
+    queue.put(running, [Prepared("x", 1, 1)] * 3)
+    assert len(queue.take(lambda jobs: choose_joins(jobs, [], LIMITS))) == 3
+    queue.open(5)
+    with pytest.raises(QueueFullError):
+        queue.open(1)
+
+
+async def test_inputs_whose_answers_nobody_reads_are_bounded():
+    queue = RequestQueue(max_requests=100, max_inputs=4)
+    jobs = [queue.open(4)]
+    for _ in range(2):
+        queue.put(jobs[-1], [Prepared("x", 1, 1)] * 4)
+        for item in take(queue):
+            item.job.deliver(item.index, "unread")
+        if len(jobs) == 1:
+            jobs.append(queue.open(4))
+    with pytest.raises(QueueFullError, match="0 requests and 0 inputs wait"):
+        queue.open(4)
+    queue.close(jobs[0])
+    queue.open(4)
+
+
+async def test_a_failed_request_waits_no_more_for_its_inputs():
+    queue = RequestQueue(max_requests=100, max_inputs=10)
+    failed = queue.open(8)
+    failed.fail(InferenceFailedError("no"))
+    assert queue.waiting_inputs == 0
+    queue.open(8)
+    queue.close(failed)
+
+
 async def test_what_a_client_left_behind_does_not_run():
     queue, (left, stays) = queue_of([1, 1], [1])
     queue.close(left)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from modelpool_worker.capabilities.base import Piece, Prepared
-from modelpool_worker.errors import InferenceFailedError, InvalidRequestError
+from modelpool_worker.errors import InferenceFailedError, InvalidRequestError, TooFarBehindError
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.scheduling.choices import BatchLimits
 from modelpool_worker.scheduling.request_queue import RequestQueue
@@ -96,6 +96,19 @@ async def test_a_client_that_leaves_frees_its_rows_before_the_next_join(site):
     waiting = ask(1)
     queue.close(endless)
     assert await heard(waiting) == [(0, 0)]
+    assert model.rows == {}
+
+
+async def test_a_client_too_far_behind_frees_its_rows_and_the_others_go_on(site):
+    model, _queue, ask, _running = site
+    slow = ask(10**9, 10**9)
+    slow.most_pieces = 100
+    steady = ask(200)
+    waiting = ask(2, 1)  # one of them has to wait for a place
+    heard_by_others = await asyncio.wait_for(asyncio.gather(heard(steady), heard(waiting)), 20)
+    assert [len(pieces) for pieces in heard_by_others] == [200, 3]
+    with pytest.raises(TooFarBehindError):
+        await slow.next_pieces()
     assert model.rows == {}
 
 

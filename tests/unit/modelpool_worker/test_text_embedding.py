@@ -91,6 +91,21 @@ def test_token_ids_that_the_model_does_not_take(minilm, ids):
         minilm.prepare(["fine", ids])
 
 
+@pytest.mark.parametrize("given", [" ", "\u200b", []], ids=["a blank", "no width", "no token ids"])
+def test_what_has_no_tokens_is_refused_where_the_tokenizer_adds_none(tmp_path, given):
+    sentence_encoder.build(tmp_path)
+    bare = {"tokenizer": {"post_processor": None}, "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}
+    for name, change in bare.items():
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    model = TextEmbedding()
+    model.load(request(tmp_path, dtype="float32"))
+    with pytest.raises(InvalidRequestError, match="no tokens; expected") as refused:
+        model.prepare(["the cat", given])
+    assert (refused.value.param, refused.value.status) == ("input", 400)
+    assert [each.tokens for each in model.prepare(["the cat"])] == [2]
+
+
 def copied(tmp_path, **changes):
     """The model's folder with some JSON files changed; the weights are linked, not copied."""
     for path in FOLDER.iterdir():

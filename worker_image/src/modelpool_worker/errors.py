@@ -8,10 +8,12 @@ WorkerError
 │   ├── PathNotFoundError      404
 │   ├── MethodNotAllowedError  405
 │   ├── RequestTimeoutError    408  the client did not send its request in time
+│   ├── TooFarBehindError      408  the client reads its stream too slowly
 │   ├── BodyTooLargeError      413
 │   ├── HeadersTooLargeError   431
 │   ├── QueueFullError         429  too much waits already
 │   ├── InferenceFailedError   500  the model failed on a valid request
+│   │   └── OutOfMemoryError            it found no memory for it
 │   └── NotServingError        503  Loading or Evicting, or stopped while it waited
 └── LoadError             the model is not loaded; the process ends
     ├── NeverLoadsError    exit 78  trying again is pointless
@@ -98,6 +100,14 @@ class RequestTimeoutError(RequestError):
     code = "request_timeout"
 
 
+class TooFarBehindError(RequestError):
+    """The client reads its stream so slowly that what waits for it takes too much memory: 408."""
+
+    status = 408
+    kind = "invalid_request_error"
+    code = "too_far_behind"
+
+
 class BodyTooLargeError(RequestError):
     """The body is beyond the limit: 413."""
 
@@ -131,6 +141,12 @@ class InferenceFailedError(RequestError):
     status = 500
     kind = "server_error"
     code = "inference_failed"
+
+
+class OutOfMemoryError(InferenceFailedError):
+    """The model found no memory for a request that was right: 500, which is worth another try when less runs."""
+
+    code = "out_of_memory"
 
 
 class NotServingError(RequestError):

@@ -40,7 +40,7 @@ class WorkerSettings(BaseSettings):
     termination_file: Path = Path(pod.TERMINATION_FILE)
 
     max_queued_requests: int = Field(default=256, ge=1, le=100_000, description="admitted and not yet running")
-    max_queued_inputs: int = Field(default=8192, ge=1, le=1_000_000, description="texts of all queued requests")
+    max_queued_inputs: int = Field(default=8192, ge=1, le=1_000_000, description="inputs that have not run yet")
     max_batch_items: int = Field(default=64, ge=1, le=4096)
     max_batch_tokens: int = Field(
         default=16_384, ge=1, le=16_777_216, description="padded size of a batch: longest item x number of items"

@@ -6,9 +6,10 @@ from functools import cache
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.rows import Rows
@@ -284,7 +285,8 @@ def test_a_row_that_cannot_go_on_fails_alone(loaded, poisoned, generate):
     watch.run({4: prompt(loaded, TEXTS[4])})
     assert [watch.text(key) for key in (0, 2, 4)] == [generate(TEXTS[key])[0] for key in (0, 2, 4)]
     assert set(watch.errors) == {1, 3}
-    assert all(isinstance(error, InferenceFailedError) for error in watch.errors.values())
+    assert {type(error) for error in watch.errors.values()} == {InferenceFailedError}
+    assert all("not finite" in str(error) for error in watch.errors.values())
 
 
 def test_a_row_that_fails_in_the_middle_leaves_nothing_behind(loaded, generate):
@@ -299,11 +301,42 @@ def test_a_row_that_fails_in_the_middle_leaves_nothing_behind(loaded, generate):
     assert [watch.text(key) for key in (0, 2)] == [generate(TEXTS[key])[0] for key in (0, 2)]
 
 
-def test_a_prompt_that_the_model_cannot_read_fails_alone(loaded, generate):
+def trips():
+    raise ValueError("swordfish")
+
+
+def gpu_is_full():
+    raise torch.OutOfMemoryError("CUDA out of memory, swordfish")
+
+
+@pytest.mark.parametrize(
+    ("happens", "kind", "code", "logged"),
+    [
+        pytest.param(lambda: torch.empty(10**15), OutOfMemoryError, "out_of_memory", "RuntimeError", id="torch, CPU"),
+        pytest.param(gpu_is_full, OutOfMemoryError, "out_of_memory", "OutOfMemoryError", id="torch, GPU"),
+        pytest.param(lambda: bytearray(10**15), OutOfMemoryError, "out_of_memory", "MemoryError", id="python"),
+        pytest.param(trips, InferenceFailedError, "inference_failed", "ValueError", id="anything else"),
+    ],
+)
+def test_a_prompt_that_the_model_cannot_read_fails_alone(loaded, generate, happens, kind, code, logged):
+    """Its client is told no memory from anything else, and neither from numbers that are not finite."""
+
+    def meet(_module, inputs):
+        if inputs[0].shape[1] == 2:
+            happens()
+
+    broken = loaded[0].get_input_embeddings().register_forward_pre_hook(meet)
     watch = Watch(make(loaded))
-    watch.run({0: prompt(loaded, TEXTS[0]), 1: GenerationPrompt((5, 100_000), GREEDY, TOKENS)})
+    with capture_logs() as lines:
+        watch.run({0: prompt(loaded, TEXTS[0]), 1: GenerationPrompt((5, 6), GREEDY, TOKENS)})
+    broken.remove()
     assert watch.text(0) == generate(TEXTS[0])[0]
-    assert set(watch.errors) == {1}
+    (error,) = watch.errors.values()
+    assert (type(error), error.code, error.status) == (kind, code, 500)
+    assert ("memory" in str(error)) == (kind is OutOfMemoryError)
+    assert "not finite" not in str(error)
+    assert [(line["event"], line["error"]) for line in lines] == [("prompt failed", logged)]
+    assert "swordfish" not in f"{error} {lines}"
 
 
 def test_reset_drops_every_row(loaded, generate):

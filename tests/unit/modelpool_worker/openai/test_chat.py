@@ -175,7 +175,7 @@ def test_a_whole_answer_has_openais_shape():
     for delta in (TextDelta("h", 1), TextDelta("é", 1, (TOKEN,)), TextDelta(finish="length")):
         text.add(delta)
     entry = {"token": "é", "logprob": -0.5, "bytes": [0xC3, 0xA9]}
-    assert json.loads(answer(logprobs=True).whole([text], 3, 2)) == {
+    assert json.loads(b"".join(answer(logprobs=True).whole([text], 3, 2))) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1_700_000_000,

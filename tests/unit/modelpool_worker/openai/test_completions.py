@@ -100,7 +100,7 @@ def test_a_whole_answer_has_openais_shape():
     text = GeneratedText()
     for delta in (TextDelta("he", 1, TOKENS[:1]), TextDelta("y", 1, TOKENS[1:]), TextDelta(finish="stop")):
         text.add(delta)
-    assert json.loads(answer(logprobs=True).whole([text], 3, 2)) == {
+    assert json.loads(b"".join(answer(logprobs=True).whole([text], 3, 2))) == {
         "id": "cmpl-1",
         "object": "text_completion",
         "created": 1_700_000_000,

@@ -115,6 +115,59 @@ def test_a_wrong_value_is_refused_by_name(parse, name, value):
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("parse", "fields", "param"),
+    [
+        (chat, {"max_tokens": 131_072, "logprobs": True}, None),
+        (chat, {"max_tokens": 131_073, "logprobs": True}, "logprobs"),
+        (chat, {"max_tokens": 6241, "logprobs": True, "top_logprobs": 20}, None),
+        (chat, {"max_tokens": 6242, "logprobs": True, "top_logprobs": 20}, "logprobs"),
+        (chat, {"max_tokens": 3121, "logprobs": True, "top_logprobs": 20, "n": 2}, "logprobs"),
+        (chat, {"n": 6, "logprobs": True, "top_logprobs": 20}, None),
+        (chat, {"n": 7, "logprobs": True, "top_logprobs": 20}, "logprobs"),
+        (chat, {"max_tokens": 6242, "logprobs": True, "top_logprobs": 20, "stream": True}, None),
+        (chat, {"max_tokens": 131_072, "n": 8}, None),
+        (chat, {"max_tokens": 131_073, "n": 8}, "max_tokens"),
+        (chat, {"max_tokens": 131_073, "n": 8, "stream": True}, None),
+        (completion, {"prompt": ["x"] * 64, "max_tokens": 341, "logprobs": 5}, None),
+        (completion, {"prompt": ["x"] * 64, "max_tokens": 342, "logprobs": 5}, "logprobs"),
+        (completion, {"prompt": ["x"] * 64, "n": 8, "max_tokens": 2048}, None),
+        (completion, {"prompt": ["x"] * 64, "n": 8, "max_tokens": 2049}, "max_tokens"),
+    ],
+    ids=[
+        "chosen tokens",
+        "too many chosen tokens",
+        "likeliest tokens",
+        "too many likeliest tokens",
+        "too many for two texts",
+        "nothing said about the length",
+        "too many though nothing is said",
+        "logprobs of a stream",
+        "the longest texts",
+        "too long texts",
+        "long texts as streams",
+        "logprobs of many prompts",
+        "too many logprobs of many prompts",
+        "many prompts",
+        "too much of many prompts",
+    ],
+)
+def test_an_answer_that_is_held_whole_is_bounded_by_its_tokens_and_logprob_entries(parse, fields, param):
+    if param is None:
+        parse(**fields)
+        return
+    with pytest.raises(InvalidRequestError, match=r'expected texts × max_tokens .*"stream": true') as refused:
+        parse(**fields)
+    assert (refused.value.param, refused.value.status) == (param, 400)
+
+
+def test_the_length_that_is_advised_for_logprobs_is_taken():
+    fields = {"n": 7, "logprobs": True, "top_logprobs": 20}
+    with pytest.raises(InvalidRequestError, match='"max_tokens": 891,'):
+        chat(**fields)
+    assert chat(**fields, max_tokens=891).size == 7
+
+
 @BOTH
 @pytest.mark.parametrize("options", [1, [], "x", {"include_usage": 1}], ids=repr)
 def test_wrong_stream_options_are_refused(parse, options):

@@ -279,6 +279,32 @@ async def test_what_waits_goes_out_in_one_write(speaking):
         assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "0123456789"
 
 
+async def test_a_client_that_reads_too_slowly_is_told_so_and_cut_while_others_are_served(speaking):
+    """Logprobs of 20 tokens a piece: nearly 3,000 pieces may wait."""
+    async with speaking() as (worker, url), httpx.AsyncClient(base_url=url) as http:
+        sent, taking = [], asyncio.Event()
+
+        async def send(message):
+            sent.append(message)
+            await taking.wait()
+
+        fields = chat("x" * 4000, stream=True, logprobs=True, top_logprobs=20)
+        messages = asyncio.Queue()
+        messages.put_nowait({"type": "http.request", "body": json.dumps(fields).encode(), "more_body": False})
+        scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [], "query_string": b""}
+        slow = asyncio.create_task(worker.inference(scope, messages.get, send))
+        assert (await http.post(CHAT, json=chat("steady"))).status_code == 200
+        assert await asyncio.to_thread(worker.capability.empty.wait, 20)
+        assert (await http.post(CHAT, json=chat("later"))).status_code == 200
+        taking.set()
+        await asyncio.wait_for(slow, 20)
+        events, done = chunks(b"".join(message.get("body", b"") for message in sent).decode())
+        assert (done, events[-1]["error"]["code"]) == (False, "too_far_behind")
+        assert sent[-1]["more_body"], "no client takes it for complete"
+        assert sample(worker, "requests_total", outcome="client_left") == 1
+        assert worker.machine.pending == 0
+
+
 @BOTH
 async def test_while_loading_and_when_full_a_stream_is_refused_like_the_rest(speaking, path, ask):
     async with speaking(max_queued_requests=1) as (worker, url), httpx.AsyncClient(base_url=url) as http:

@@ -51,16 +51,21 @@ class TextEmbedding:
                 raise NeverLoadsError("the model's vectors are not finite numbers; try dtype float32")
 
     def prepare(self, inputs: Sequence[str | list[int]]) -> list[Prepared]:
-        """Turn texts into token ids. Token ids are taken as they are: the special tokens are the caller's."""
+        """Turn texts into token ids. Token ids are taken as they are: the special tokens are the caller's.
+
+        Raises ``InvalidRequestError`` for token ids that the model does not take, and for what has no token at all.
+        """
         encoder = self._loaded()
         texts = [self._recipe.prompt + text for text in inputs if isinstance(text, str)]
         # without offsets it takes a third of the time, and holds the interpreter less
         encoded = iter(encoder.tokenizer.encode_batch_fast(texts) if texts else ())
         prepared = [next(encoded).ids if isinstance(item, str) else _checked(item, encoder) for item in inputs]
+        if not all(prepared):
+            raise InvalidRequestError('an input has no tokens; expected text such as "hello"', param="input")
         return [Prepared(ids, cost=len(ids), tokens=len(ids)) for ids in prepared]
 
     def run_batch(self, values: Sequence[list[int]], wanted: Callable[[], bool]) -> list[Vector]:
-        """Embed lists of token ids; the result does not depend on what else is in the batch."""
+        """Embed lists of token ids; but for rounding the result does not depend on what else is in the batch."""
         vectors = self._loaded().model.embed(values, self._recipe.pooling)
         if self._recipe.normalize:
             vectors = torch.nn.functional.normalize(vectors, p=2, dim=1)
@@ -90,7 +95,7 @@ def _checked(ids: list[int], encoder: TextEncoder) -> list[int]:
         raise InvalidRequestError(
             f"an input has {len(ids)} tokens, this model takes at most {encoder.max_tokens}", param="input"
         )
-    if max(ids) >= encoder.vocabulary:
+    if ids and max(ids) >= encoder.vocabulary:
         raise InvalidRequestError(
             f"a token id is not in this model's vocabulary; expected 0 to {encoder.vocabulary - 1}", param="input"
         )

@@ -10,13 +10,14 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from modelpool_worker.capabilities.base import Piece
-from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError, RequestError
 from modelpool_worker.generation.answer import Answer
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.sampler import Chosen, choose
 from modelpool_worker.generation.slot_cache import Layer, SlotCache
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.logs import where
+from modelpool_worker.models.memory import is_out_of_memory
 
 _log = structlog.get_logger(__name__)
 
@@ -129,7 +130,8 @@ class Rows:
                 logits = self._read_on(reading, size)
             except Exception as error:  # what is wrong with one prompt is not the others' trouble
                 _log.error("prompt failed", error=type(error).__name__, where=where(error))
-                pieces += [_failed(row) for row in reading.rows]
+                told = _unread(error)
+                pieces += [_failed(row, told) for row in reading.rows]
                 self._reading.remove(reading)
                 continue
             if reading.done == len(reading.prompt.ids):
@@ -175,12 +177,21 @@ class Rows:
 
 def _advance(row: _Row, chosen: Chosen | None) -> Piece:
     if chosen is None:
-        return _failed(row)
+        sentence = "the model's numbers are not finite for this request; expected another prompt, or dtype float32"
+        return _failed(row, InferenceFailedError(sentence))
     row.token = chosen.token
     delta = row.answer.take(chosen)
     return Piece(row.key, delta, last=delta.finish is not None)
 
 
-def _failed(row: _Row) -> Piece:
-    error = InferenceFailedError("the model's numbers are not finite for this request; expected another prompt")
+def _failed(row: _Row, error: RequestError) -> Piece:
     return Piece(row.key, None, last=True, error=error)
+
+
+def _unread(error: Exception) -> RequestError:
+    """Return what a client is told of an error while its prompt was read: never the error's own text."""
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            "there is no memory for this prompt beside what runs now; expected a shorter one, or the same again later"
+        )
+    return InferenceFailedError("the model failed on this prompt; the worker's log has the details")

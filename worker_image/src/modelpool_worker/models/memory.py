@@ -1,4 +1,7 @@
-"""How much memory this process may still take: what the machine and its cgroup leave. Imports torch for GPUs only."""
+"""How much memory this process may still take: what the machine and its cgroup leave; and what tells that it was none.
+
+Imports torch where it is needed only.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +13,8 @@ if TYPE_CHECKING:
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
 _MACHINE: Final = Path("/proc/meminfo")
+#: How torch says it on the CPU, where it has no class of its own for it.
+_NO_MEMORY: Final = "can't allocate memory"
 
 
 def free_bytes(device: "torch.device", cuda: "Cuda | None" = None) -> int:
@@ -34,6 +39,15 @@ def free_of(machine: str, maximum: str, current: str, stat: str) -> int:
         return free
     taken = _number(f"current {current}", "current") - _number(stat, "inactive_file")
     return max(0, min(free, int(maximum) - taken))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a calculation ended because there was no memory for it, on the CPU or on a GPU."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
 
 
 def _number(text: str, name: str) -> int:

@@ -1,6 +1,6 @@
 """The chat endpoint's request and answer, in OpenAI's shape. Pure: bytes in, bytes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,13 +10,13 @@ from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.generation.request import Message, Sampling, TextDelta, TextRequest, TokenLogprob
 from modelpool_worker.imaging.sources import ImageUrl, parse_image
 from modelpool_worker.openai.body import check_model, read_object
-from modelpool_worker.openai.generated import Answer, GeneratedText, Identity, choices_of, token_entry, usage
+from modelpool_worker.openai.generated import Answer, GeneratedText, Identity, choices_of, listed, quoted, token_entry
 from modelpool_worker.openai.sampling import (
     MAX_NEW_TOKENS,
     UNSUPPORTED,
     Form,
     boolean,
-    check_logprobs,
+    check_whole,
     read_choosing,
     read_form,
     refuse,
@@ -100,7 +100,7 @@ def parse_chat(body: bytes, *, model_name: str, images: bool) -> ChatRequest:
     sampling = Sampling(
         max_tokens=limits[0] or limits[1], top_logprobs=_top_logprobs(request), **read_choosing(request)
     )
-    check_logprobs(sampling, form, form.choices)
+    check_whole(sampling, form, form.choices)
     return ChatRequest(_messages(request.get("messages"), images), sampling, form)
 
 
@@ -172,22 +172,21 @@ class ChatAnswer(Answer):
     """A chat's answer."""
 
     def __init__(self, identity: Identity, form: Form, *, logprobs: bool) -> None:
-        super().__init__(identity, form, kind="chat.completion.chunk")
+        super().__init__(identity, form, kind="chat.completion", chunk_kind="chat.completion.chunk")
         self._logprobs = logprobs
 
-    def whole(self, texts: Sequence[GeneratedText], prompt_tokens: int, new_tokens: int) -> bytes:
-        """Return the answer's JSON."""
-        choices = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": each.text, "refusal": None},
-                "logprobs": _logprobs(each.logprobs) if self._logprobs else None,
-                "finish_reason": each.finish,
-            }
-            for index, each in enumerate(texts)
-        ]
-        answer = {**self._common("chat.completion"), "choices": choices}
-        return orjson.dumps({**answer, "usage": usage(prompt_tokens, new_tokens)})
+    def choice(self, index: int, text: GeneratedText) -> Iterator[bytes]:
+        """Yield a choice of the whole answer in parts."""
+        yield b'{"index":%d,"message":{"role":"assistant","content":' % index
+        yield from quoted(text.texts)
+        yield b',"refusal":null},"logprobs":'
+        if self._logprobs:
+            yield b'{"content":'
+            yield from listed(map(_entry, text.logprobs))
+            yield b',"refusal":null}'
+        else:
+            yield b"null"
+        yield b',"finish_reason":%b}' % orjson.dumps(text.finish)
 
     def opening(self) -> bytes:
         """Return an event per text that says whose turn it is."""
@@ -210,5 +209,8 @@ def _choice(index: int, delta: bytes, *, logprobs: bytes = b"null", finish: byte
 
 
 def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-    content = [token_entry(token) | {"top_logprobs": [token_entry(other) for other in token.top]} for token in tokens]
-    return {"content": content, "refusal": None}
+    return {"content": [_entry(token) for token in tokens], "refusal": None}
+
+
+def _entry(token: TokenLogprob) -> dict[str, Any]:
+    return token_entry(token) | {"top_logprobs": [token_entry(other) for other in token.top]}

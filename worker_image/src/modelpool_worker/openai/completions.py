@@ -1,7 +1,8 @@
 """The completions endpoint's request and answer, in OpenAI's shape. Pure: bytes in, bytes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -9,12 +10,21 @@ import orjson
 from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.generation.request import Sampling, TextDelta, TextRequest, TokenLogprob
 from modelpool_worker.openai.body import check_model, read_object
-from modelpool_worker.openai.generated import Answer, GeneratedText, Identity, choices_of, shown, usage
+from modelpool_worker.openai.generated import (
+    Answer,
+    GeneratedText,
+    Identity,
+    between,
+    choices_of,
+    listed,
+    quoted,
+    shown,
+)
 from modelpool_worker.openai.sampling import (
     MAX_NEW_TOKENS,
     UNSUPPORTED,
     Form,
-    check_logprobs,
+    check_whole,
     read_choosing,
     read_form,
     refuse,
@@ -85,7 +95,7 @@ def parse_completion(body: bytes, *, model_name: str) -> CompletionRequest:
         **read_choosing(request),
     )
     found = CompletionRequest(_prompts(request.get("prompt")), sampling, form)
-    check_logprobs(sampling, form, found.size)
+    check_whole(sampling, form, found.size)
     return found
 
 
@@ -127,22 +137,25 @@ class CompletionAnswer(Answer):
     """A completion's answer, of ``size`` texts."""
 
     def __init__(self, identity: Identity, form: Form, *, size: int, logprobs: bool) -> None:
-        super().__init__(identity, form, kind=_KIND)
+        super().__init__(identity, form, kind=_KIND, chunk_kind=_KIND)
         self._logprobs = logprobs
         self._offsets = [0] * size
 
-    def whole(self, texts: Sequence[GeneratedText], prompt_tokens: int, new_tokens: int) -> bytes:
-        """Return the answer's JSON."""
-        choices = [
-            {
-                "index": index,
-                "text": each.text,
-                "logprobs": self._shown(index, each.logprobs),
-                "finish_reason": each.finish,
-            }
-            for index, each in enumerate(texts)
-        ]
-        return orjson.dumps({**self._common(_KIND), "choices": choices, "usage": usage(prompt_tokens, new_tokens)})
+    def choice(self, index: int, text: GeneratedText) -> Iterator[bytes]:
+        """Yield a choice of the whole answer in parts."""
+        yield b'{"index":%d,"text":' % index
+        yield from quoted(text.texts)
+        yield b',"logprobs":'
+        if self._logprobs:
+            yield b"{"
+            yield from between(
+                chain([b'"%b":' % name.encode()], listed(column))
+                for name, column in self._columns(index, text.logprobs).items()
+            )
+            yield b"}"
+        else:
+            yield b"null"
+        yield b',"finish_reason":%b}' % orjson.dumps(text.finish)
 
     def opening(self) -> bytes:
         """Return nothing: a completion begins with its text."""
@@ -160,21 +173,23 @@ class CompletionAnswer(Answer):
         )
         return self._event(choice)
 
-    def _shown(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any] | None:
-        """Return logprobs as four lists; an offset is where a token begins in the text, characters."""
-        if not self._logprobs:
-            return None
-        offsets = []
-        for token in tokens:
-            offsets.append(self._offsets[index])
-            self._offsets[index] += len(token.text)
+    def _shown(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, list[Any]]:
+        return {name: list(column) for name, column in self._columns(index, tokens).items()}
+
+    def _columns(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Iterator[Any]]:
+        """Return logprobs as four columns; an offset is where a token begins in the text, characters."""
         return {
-            "tokens": [token.text for token in tokens],
-            "token_logprobs": [shown(token.logprob) for token in tokens],
-            "top_logprobs": [
+            "tokens": (token.text for token in tokens),
+            "token_logprobs": (shown(token.logprob) for token in tokens),
+            "top_logprobs": (
                 # the chosen token is always among them
                 {other.text: shown(other.logprob) for other in (*token.top, token)}
                 for token in tokens
-            ],
-            "text_offset": offsets,
+            ),
+            "text_offset": self._offsets_of(index, tokens),
         }
+
+    def _offsets_of(self, index: int, tokens: Sequence[TokenLogprob]) -> Iterator[int]:
+        for token in tokens:
+            yield self._offsets[index]
+            self._offsets[index] += len(token.text)

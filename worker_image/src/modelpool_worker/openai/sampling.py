@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from modelpool_worker.errors import InvalidRequestError
+from modelpool_worker.generation.prompt_checks import UNSAID_MAX_TOKENS
 from modelpool_worker.generation.request import Sampling
 
 MAX_CHOICES: Final = 8
-MAX_DESCRIBED_TOKENS: Final = 65_536
 MAX_NEW_TOKENS: Final = 1_048_576
+#: What an answer that is not streamed may come to, since it is held whole: tokens, and entries of logprobs, each of
+#: which takes about 165 bytes while it is gathered and 90 in the answer.
+MAX_WHOLE_TOKENS: Final = MAX_NEW_TOKENS
+MAX_ENTRIES: Final = 131_072
 MAX_STOPS: Final = 4
 MAX_STOP_CHARS: Final = 256
 MIN_SEED: Final = -(2**63)
@@ -68,15 +72,25 @@ def read_choosing(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_logprobs(sampling: Sampling, form: Form, texts: int) -> None:
-    """Raise ``InvalidRequestError`` where an answer that is not streamed, so held whole, describes too many tokens."""
-    if sampling.top_logprobs is None or form.stream or texts * (sampling.max_tokens or 0) <= MAX_DESCRIBED_TOKENS:
+def check_whole(sampling: Sampling, form: Form, texts: int) -> None:
+    """Raise ``InvalidRequestError`` where an answer that is not streamed, so held whole, may become too large."""
+    if form.stream:
         return
-    raise InvalidRequestError(
-        f"logprobs of {texts * (sampling.max_tokens or 0)} tokens are too many for one answer; expected texts × "
-        f'max_tokens of at most {MAX_DESCRIBED_TOKENS}, or "stream": true',
-        param="logprobs",
-    )
+    tokens = texts * (sampling.max_tokens or UNSAID_MAX_TOKENS)
+    if tokens > MAX_WHOLE_TOKENS:
+        raise InvalidRequestError(
+            f"{tokens} tokens are too many for one answer; expected texts × max_tokens of at most {MAX_WHOLE_TOKENS}, "
+            'or "stream": true',
+            param="max_tokens",
+        )
+    entries = 0 if sampling.top_logprobs is None else tokens * (sampling.top_logprobs + 1)
+    if entries > MAX_ENTRIES:
+        raise InvalidRequestError(
+            f"logprobs of {entries} entries are too many for one answer; expected texts × max_tokens × (likeliest "
+            f'tokens asked for + 1) of at most {MAX_ENTRIES}, such as "max_tokens": '
+            f'{max(1, MAX_ENTRIES // (entries // tokens * texts))}, or "stream": true',
+            param="logprobs",
+        )
 
 
 def number(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
-from modelpool_worker.errors import RequestError
+from modelpool_worker.errors import RequestError, TooFarBehindError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +22,19 @@ class Item:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request's work. ``answer`` resolves to the results in the order of the inputs."""
+    """One request's work. ``answer`` resolves to the results in the order of the inputs.
+
+    ``taken`` inputs have left the queue: they run, or have run. More than ``most_pieces`` that nobody takes end it.
+    """
 
     number: int
     size: int
     answer: "asyncio.Future[list[Any]]"
     waiting: deque[Item] = field(default_factory=deque)
     results: dict[int, Any] = field(default_factory=dict)
-    started: bool = False
+    taken: int = 0
+    most_pieces: int | None = None
+    _wanted: int = 1
     _pieces: deque[tuple[int, Any]] = field(default_factory=deque)
     _told: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -39,9 +44,19 @@ class Job:
         return self.answer.done()
 
     def emit(self, index: int, piece: Any) -> None:
-        """Pass on a piece of the result that ``index`` becomes."""
-        if not self.over:
-            self._pieces.append((index, piece))
+        """Pass on a piece of the result that ``index`` becomes.
+
+        A client that is too far behind loses its rows, and what waits for it: memory must not grow with its patience.
+        """
+        if self.over:
+            return
+        self._pieces.append((index, piece))
+        if self.most_pieces is not None and len(self._pieces) > self.most_pieces:
+            self._pieces.clear()
+            self.fail(
+                TooFarBehindError("the stream was read too slowly; expected a client that keeps up with the text")
+            )
+        elif len(self._pieces) >= self._wanted:
             self._told.set()
 
     def deliver(self, index: int, result: Any) -> None:
@@ -60,20 +75,19 @@ class Job:
             self.answer.set_exception(error)
             self._told.set()
 
-    async def next_pieces(self) -> list[tuple[int, Any]]:
-        """Return all pieces (index, piece) that wait, once there are any; none when every result is complete.
+    async def next_pieces(self, *, least: int = 1, most: int | None = None) -> list[tuple[int, Any]]:
+        """Return pieces (index, piece) that wait, up to ``most``, once there are ``least`` or no more will come.
 
-        Raises the job's error once the pieces before it were taken.
+        None when every result is complete. Raises the job's error once the pieces before it were taken.
         """
-        while not self._pieces:
-            if self.over:
-                self.answer.result()
-                return []
+        self._wanted = least
+        while len(self._pieces) < least and not self.over:
             self._told.clear()
             await self._told.wait()
-        pieces = list(self._pieces)
-        self._pieces.clear()
-        return pieces
+        if not self._pieces:
+            self.answer.result()
+        number = len(self._pieces) if most is None else min(most, len(self._pieces))
+        return [self._pieces.popleft() for _ in range(number)]
 
     async def pieces(self) -> AsyncIterator[tuple[int, Any]]:
         """Yield (index, piece) as they come, until every result is complete; then raise the job's error, if any."""

@@ -11,6 +11,8 @@ from modelpool_worker.errors import QueueFullError, RequestError
 from modelpool_worker.scheduling.job import Item, Job
 
 _RETRY_AFTER_SECONDS: Final = 1
+#: Inputs of all requests that are not answered yet, by those that may wait: results that nobody reads take memory too.
+_OPEN_BY_WAITING: Final = 2
 
 
 class RequestQueue:
@@ -27,17 +29,29 @@ class RequestQueue:
     @property
     def depth(self) -> int:
         """Requests admitted of which nothing has run yet."""
-        return sum(1 for job in self._jobs if not job.started)
+        return sum(1 for job in self._jobs if not job.taken)
+
+    @property
+    def waiting_inputs(self) -> int:
+        """Inputs of all requests that have not run yet, those included that are still being prepared."""
+        return sum(job.size - job.taken for job in self._jobs if not job.over)
 
     def open(self, size: int) -> Job:
         """Give a request of ``size`` inputs its place, or raise ``QueueFullError``. Ended by ``close``.
 
-        One request alone always fits: its size was bounded before.
+        One request alone always fits: its size was bounded before. What has begun to run makes room as it runs, so a
+        small request gets in beside large ones as soon as their first inputs have run.
         """
-        waiting = self.depth
-        if waiting >= self._max_requests or (waiting and self._inputs + size > self._max_inputs):
+        waiting, inputs = self.depth, self.waiting_inputs
+        most_open = _OPEN_BY_WAITING * self._max_inputs
+        if (
+            waiting >= self._max_requests
+            or (inputs and inputs + size > self._max_inputs)
+            or (self._jobs and self._inputs + size > most_open)
+        ):
             raise QueueFullError(
-                f"{waiting} requests wait already and there is no room for more; try again in a moment",
+                f"{waiting} requests and {inputs} inputs wait already and there is no room for more; expected fewer at "
+                "once, try again in a moment",
                 retry_after=_RETRY_AFTER_SECONDS,
             )
         job = Job(next(self._numbers), size, asyncio.get_running_loop().create_future())
@@ -65,9 +79,9 @@ class RequestQueue:
         chosen = choose([job for job in self._jobs if not job.over])
         taken: dict[Job, set[int]] = {}
         for item in chosen:
-            item.job.started = True
             taken.setdefault(item.job, set()).add(item.index)
         for job, indices in taken.items():
+            job.taken += len(indices)
             job.waiting = deque(item for item in job.waiting if item.index not in indices)
         if chosen:  # the job that was first goes last, so that each is first in its turn
             first = next(job for job in self._jobs if job in taken and not job.over)

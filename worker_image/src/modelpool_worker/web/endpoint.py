@@ -9,7 +9,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from modelpool_api import ROUTABLE_STATES
-from modelpool_worker.errors import MethodNotAllowedError, NotServingError, QueueFullError, RequestError
+from modelpool_worker.errors import (
+    MethodNotAllowedError,
+    NotServingError,
+    QueueFullError,
+    RequestError,
+    TooFarBehindError,
+)
 from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
@@ -128,4 +134,6 @@ def outcome_of(error: RequestError) -> str:
         return "queue_full"
     if isinstance(error, NotServingError):
         return "not_serving"
+    if isinstance(error, TooFarBehindError):
+        return "client_left"
     return "invalid" if error.status < 500 else "failed"
