@@ -29,8 +29,7 @@ def test_two_models_that_do_not_fit_together_take_turns(team: Team):
     team.pool(memory="2Gi", idleTimeoutSeconds=1, evictAfterSeconds=600, minResidencySeconds=1)
     team.model("first")
     team.model("second")
-    with team.gateways() as url:
-        openai = client_of(url)
+    with team.gateways() as url, client_of(url) as openai:
         assert {each.id: each.state for each in openai.models.list()} == {"first": "Cold", "second": "Cold"}
         assert workers_of(team, "first") == []
         for _ in range(ROUNDS):
@@ -143,8 +142,8 @@ def test_with_keys_and_closed_ports_only_the_gateway_is_let_in(team: Team):
     team.secret("keys", one=json.dumps({"key": key, "models": ["minilm"]}))
     for model in ("minilm", "other"):
         team.model(model)
-    with team.gateways(closed=True, apiKeys={"secret": "keys"}, pools=["pool"], replicas=1) as url:
-        openai = client_of(url, key)
+    values = {"apiKeys": {"secret": "keys"}, "pools": ["pool"], "replicas": 1}
+    with team.gateways(closed=True, **values) as url, client_of(url, key) as openai:
         assert [each.id for each in openai.models.list()] == ["minilm"]
         for refused, status, model in (("wrong", 401, "minilm"), (key, 403, "other")):
             headers, body = {"Authorization": f"Bearer {refused}"}, {"model": model, "input": "Hello"}
