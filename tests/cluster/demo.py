@@ -18,7 +18,9 @@ from cluster.real import Cluster
 from cluster.story import Story
 from cluster.target import RELEASE, SYSTEM_NAMESPACE, Target
 
-CLUSTER, NAMESPACE, WORKER, POOL = "demo", "modelpool-demo", "minilm", "default"
+CLUSTER, NAMESPACE, POOL = "demo", "modelpool-demo", "default"
+#: Names in ``examples/``.
+WORKER, MODEL = "minilm", "minilm-on-demand"
 EXAMPLES = images.CHECKOUT / "examples"
 CHECK = Path(__file__).with_name("demo_check.py")
 IDLE_SECONDS, EVICT_SECONDS = 8, 16
@@ -80,8 +82,10 @@ def resources(source: str, folder: Path) -> None:
     patches = [
         {"target": {"kind": "ModelPool"}, "patch": _set("/spec", times)},
         {"target": {"kind": "ModelWorker"}, "patch": _set("/spec/model", {"source": source})},
+        {"target": {"kind": "Model"}, "patch": _set("/spec/worker/model", {"source": source})},
     ]
-    kustomization = {"namespace": NAMESPACE, "resources": ["pool.yaml", "worker.yaml"], "patches": patches}
+    files = ["pool.yaml", "worker.yaml", "model.yaml"]
+    kustomization = {"namespace": NAMESPACE, "resources": files, "patches": patches}
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization))
 
 
@@ -90,12 +94,13 @@ def _set(path: str, values: dict[str, Any]) -> str:
 
 
 def prepare(target: Target) -> None:
-    """A namespace under the strictest Pod Security Standard, without what an earlier demo left."""
+    """A namespace under the strictest Pod Security Standard, with a gateway, without what an earlier demo left."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
     target.kubectl("apply", "-f", "-", stdin=json.dumps(namespace))
+    target.install(f"gateway.namespaces={{{NAMESPACE}}}", "gateway.replicas=1")
     place = f"--namespace={NAMESPACE}"
-    target.kubectl("delete", "mw,mpool", "--all", place, "--wait", "--timeout=120s", timeout=150.0)
+    target.kubectl("delete", "mdl,mw,mpool", "--all", place, "--wait", "--timeout=120s", timeout=150.0)
     target.kubectl("delete", "pod", "ask", place, "--ignore-not-found", "--wait", "--timeout=60s")
 
 
@@ -105,10 +110,9 @@ def reserved(target: Target) -> int:
     return int(json.loads(said)["status"]["reserved"]["memoryMiB"])
 
 
-def asking_pod(target: Target) -> dict[str, Any]:
-    """A pod that asks the worker, as any other pod in the cluster would, and checks the answer by itself."""
+def asking_pod(target: Target, url: str) -> dict[str, Any]:
+    """A pod that asks for embeddings, as any other pod in the cluster would, and checks the answer by itself."""
     scheme, _, place = target.model_source.partition("://")
-    url = f"http://{WORKER}.{NAMESPACE}:8080/v1/embeddings"
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
     if scheme == "oci":
@@ -145,10 +149,10 @@ def _model_name() -> str:
     return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("    name:"))
 
 
-def ask(target: Target, story: Story) -> None:
+def ask(target: Target, story: Story, host: str) -> None:
     """Run the asking pod to its end, and show the answer and how near it is to the model run directly."""
-    place = f"--namespace={NAMESPACE}"
-    target.kubectl("apply", "-f", "-", stdin=json.dumps(asking_pod(target)))
+    place, url = f"--namespace={NAMESPACE}", f"http://{host}/v1/embeddings"
+    target.kubectl("apply", "-f", "-", stdin=json.dumps(asking_pod(target, url)))
     deadline = time.monotonic() + CHECK_SECONDS
     while (phase := target.kubectl("get", "pod/ask", place, "-o=jsonpath={.status.phase}")) not in (
         "Succeeded",
@@ -166,12 +170,12 @@ def ask(target: Target, story: Story) -> None:
         raise ClusterError(f"the asking pod failed: {said.strip()[-1500:]}")
     facts, lowest = lines[0], min(lines[1]["cosines"])
     numbers = ", ".join(f"{number:.4f}" for number in facts["first"])
-    print(f"  POST http://{WORKER}.{NAMESPACE}:8080/v1/embeddings from a pod, {facts['seconds']:.2f} s:")
+    print(f"  POST {url} from a pod, {facts['seconds']:.2f} s:")
     print(f"  {facts['vectors']} vectors of {facts['dimensions']} numbers: [{numbers}, …]")
     print(f"  cosine with the same model run directly, lowest of {facts['vectors']}: {lowest:.6f}", flush=True)
     if not lowest >= COSINE:
         raise ClusterError(f"the worker's vectors are not the model's: expected a cosine of {COSINE} or more")
-    target.kubectl("delete", "pod/ask", place, "--wait=false")
+    target.kubectl("delete", "pod/ask", place, "--wait")
 
 
 def live_and_die(target: Target, phases: Phases) -> None:
@@ -186,7 +190,7 @@ def live_and_die(target: Target, phases: Phases) -> None:
             story.until("Ready", READY_SECONDS)
         print(f"  pool {POOL}: {reserved(target)} MiB reserved\n", flush=True)
         with phases.phase("asking"):
-            ask(target, story)
+            ask(target, story, f"{WORKER}.{NAMESPACE}:8080")
         print("\n  Nobody asks any more.", flush=True)
         with phases.phase("idle to Dead"):
             story.until("Dead", END_SECONDS)
@@ -196,16 +200,26 @@ def live_and_die(target: Target, phases: Phases) -> None:
         raise ClusterError(f"the pool {POOL} still has {left} MiB reserved after its only worker is dead")
 
 
+def call_by_name(target: Target, phases: Phases) -> None:
+    """Ask the gateway for the example's Model, which has no worker: one comes for it."""
+    print(
+        f"\n  Model {MODEL} of the same examples: no worker, nothing reserved. Somebody calls it by its name:",
+        flush=True,
+    )
+    with Story(target, NAMESPACE, f"{MODEL}-1") as story, phases.phase("cold call"):
+        ask(target, story, f"modelpool-gateway.{NAMESPACE}")
+
+
 def run(choice: str) -> None:
     """The whole demo."""
     phases = Phases()
     target = current.target() if choice == "current" else embedded(phases)
     print(f"\nOn {target.title}", flush=True)
     with phases.phase("install"), step("Installing the chart with helm"):
-        target.install()
         prepare(target)
     try:
         live_and_die(target, phases)
+        call_by_name(target, phases)
     except ClusterError:
         print(f"\nWhat the operator says:\n{target.operator_story()}", file=sys.stderr)
         raise
@@ -218,7 +232,7 @@ def next_steps(target: Target) -> str:
     lines = [f"{target.shell:<16} a shell with kubectl and helm for this cluster; in it:"] if target.shell else []
     commands = [
         f"kubectl -n {NAMESPACE} describe mw {WORKER}",
-        f"kubectl -n {NAMESPACE} get mpool {POOL} -o yaml",
+        f"kubectl -n {NAMESPACE} get mdl,mw,mpool",
     ]
     lines += [f"    {command}" if target.shell else command for command in commands]
     lines += ["make demo        again: all is built and cached by now", "make demo-down   remove all of it"]

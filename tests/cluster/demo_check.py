@@ -29,7 +29,7 @@ def ask(url: str, model: str) -> tuple[list[list[float]], float]:
     while True:
         started = time.monotonic()
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=180) as answer:
                 parsed = json.load(answer)
             return [item["embedding"] for item in parsed["data"]], time.monotonic() - started
         except urllib.error.HTTPError as refused:

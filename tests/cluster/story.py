@@ -26,7 +26,8 @@ class Story:
         self._shown = ""
         self._untold: deque[tuple[float, dict[str, Any]]] = deque()
         path = '-o=jsonpath={.status}{"\\n"}'
-        self._watch = target.stream("get", f"mw/{name}", f"--namespace={namespace}", "--watch", path)
+        only = f"--field-selector=metadata.name={name}"  # it may not be there yet
+        self._watch = target.stream("get", "mw", only, f"--namespace={namespace}", "--watch", path)
         self._reader = threading.Thread(target=self._read, name=f"watch {name}", daemon=True)
 
     def __enter__(self) -> Self:

@@ -49,9 +49,12 @@ class Target:
         command = [*self.prefix, "helm", *words, "--namespace", SYSTEM_NAMESPACE]
         return run(command, env=self.environment, timeout=timeout)
 
-    def install(self) -> None:
-        """Install the chart, or bring what is installed to this version; returns once the operator is ready."""
-        values = [*_image("operator", self.operator_image), *_image("worker", self.worker_image)]
+    def install(self, *more: str) -> None:
+        """Install the chart, or bring what is installed to this version; returns once all of it is ready.
+
+        ``more`` are further values, as helm's ``--set`` takes them.
+        """
+        values = [*more, *_image("operator", self.operator_image), *_image("worker", self.worker_image)]
         words = [
             *(f"--set={value}" for value in values),
             "--create-namespace",
