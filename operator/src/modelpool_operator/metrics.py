@@ -8,7 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from modelpool_api import STATES
-from modelpool_operator.domain.objects import PoolView, WorkerView
+from modelpool_operator.domain.objects import ModelView, PoolView, WorkerView
 
 
 class OperatorMetrics:
@@ -67,11 +67,13 @@ class StateCollector(Collector):
         self,
         pools: Callable[[], Iterable[PoolView]],
         workers: Callable[[], Iterable[WorkerView]],
+        models: Callable[[], Iterable[ModelView]],
         is_leader: Callable[[], bool],
         depth: Callable[[], int],
     ) -> None:
         self._pools = pools
         self._workers = workers
+        self._models = models
         self._is_leader = is_leader
         self._depth = depth
 
@@ -95,8 +97,17 @@ class StateCollector(Collector):
         for namespace, pool_name in sorted({found[:2] for found in counts}):
             for state in STATES:
                 states.add_metric([namespace, pool_name, str(state)], counts[(namespace, pool_name, str(state))])
+        labels = ["namespace", "model"]
+        wanted = GaugeMetricFamily("modelpool_model_desired_replicas", "Workers that there shall be", labels=labels)
+        there = GaugeMetricFamily("modelpool_model_replicas", "Workers that serve or are on their way", labels=labels)
+        failures = GaugeMetricFamily("modelpool_model_failures", "Workers that failed in a row", labels=labels)
+        for model in self._models():
+            where, status = [model.namespace, model.name], model.status
+            wanted.add_metric(where, status.get("desiredReplicas") or 0)
+            there.add_metric(where, status.get("replicas") or 0)
+            failures.add_metric(where, (status.get("backOff") or {}).get("failures") or 0)
         leader = GaugeMetricFamily("modelpool_leader", "1 while this operator holds the Lease")
         leader.add_metric([], 1.0 if self._is_leader() else 0.0)
         depth = GaugeMetricFamily("modelpool_workqueue_depth", "Keys waiting to be reconciled")
         depth.add_metric([], self._depth())
-        return [memory, gpus, budget, budget_gpus, states, leader, depth]
+        return [memory, gpus, budget, budget_gpus, states, wanted, there, failures, leader, depth]

@@ -110,6 +110,7 @@ class Controller:
             StateCollector(
                 lambda: self.knowledge.pools.values(),
                 lambda: self.knowledge.workers.values(),
+                lambda: self.knowledge.models.values(),
                 lambda: self.elector.is_leader,
                 lambda: len(self._queue),
             )
@@ -169,9 +170,8 @@ class Controller:
 
     def demand_seen(self, obj: dict[str, Any], *, deleted: bool) -> None:
         """Take a watch event of a Lease that says what requests want of a Model."""
-        key = self.knowledge.demands.observe(obj, self._client.clock.now())
-        if key is not None and deleted:
-            self.knowledge.demands.forget(key)
+        demands = self.knowledge.demands
+        key = demands.forget(obj) if deleted else demands.observe(obj, self._client.clock.now())
         if key is not None:
             self._add_model(key)
 

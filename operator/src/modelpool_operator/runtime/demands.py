@@ -36,11 +36,9 @@ class Demands:
 
     def observe(self, obj: Mapping[str, Any], now: datetime) -> Key | None:
         """Take a Lease as a watch shows it; return the Model that it is news for. ``now`` is the API server's time."""
-        meta, spec = obj["metadata"], obj.get("spec") or {}
-        model = (meta.get("labels") or {}).get(names.LABEL_DEMAND, "")
-        if not model or meta["name"] != names.demand_lease(model):
+        meta, spec, key = obj["metadata"], obj.get("spec") or {}, _model_of(obj)
+        if key is None:
             return None
-        key = (meta["namespace"], model)
         known = self._heard.get(key, _Heard())
         if known.version == meta["resourceVersion"]:
             return None
@@ -53,9 +51,10 @@ class Demands:
         self._heard[key] = heard
         return key
 
-    def forget(self, key: Key) -> None:
-        """Drop what a Lease said that is gone."""
-        self._heard.pop(key, None)
+    def forget(self, obj: Mapping[str, Any]) -> Key | None:
+        """Drop what a Lease said that is gone; return the Model that it is news for."""
+        key = _model_of(obj)
+        return key if key is not None and self._heard.pop(key, None) is not None else None
 
     def of(self, key: Key) -> Demand:
         """Return what requests want of a Model now."""
@@ -70,6 +69,13 @@ class Demands:
         if heard is None or heard.wanted_at is None:
             return 0.0
         return max(0.0, heard.wanted_at + HOLDS - self._monotonic())
+
+
+def _model_of(obj: Mapping[str, Any]) -> Key | None:
+    """Return the Model that a Lease asks for; None for one that only looks so."""
+    meta = obj["metadata"]
+    model = (meta.get("labels") or {}).get(names.LABEL_DEMAND, "")
+    return (meta["namespace"], model) if model and meta["name"] == names.demand_lease(model) else None
 
 
 def _is_fresh(spec: Mapping[str, Any], now: datetime) -> bool:
