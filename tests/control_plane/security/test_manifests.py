@@ -3,7 +3,7 @@
 import pytest
 
 from control_plane.security import checkers
-from control_plane.security.accepted import CHECKOV, HARDENED, KUBE_SCORE, OBJECTS, expected
+from control_plane.security.accepted import CHECKOV, KUBE_SCORE, OBJECTS, VALUES, expected
 from control_plane.security.installed import PLAIN, rendered
 
 pytestmark = pytest.mark.control_plane
@@ -14,7 +14,7 @@ def manifest(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Name and text of one way to install."""
     if request.param == "plain":
         return "plain", PLAIN.read_text(encoding="utf-8")
-    return request.param, rendered(HARDENED if request.param == "hardened" else {})
+    return request.param, rendered(VALUES[request.param])
 
 
 def test_checkov_finds_only_what_is_accepted(manifest, tmp_path):
