@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from modelpool_gateway import errors
 from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
+from modelpool_gateway.endpoints import check_path
 from modelpool_gateway.errors import GatewayError
 from modelpool_gateway.models import Model, Models
 from modelpool_gateway.outlook import expect
@@ -81,7 +82,13 @@ class Holding:
 
         Raises `GatewayError` where there will be none, or none in time, and `ClientLeftError`.
         """
-        return self._look(ticket) or await self._held(ticket)
+        try:
+            return self._look(ticket) or await self._held(ticket)
+        except BaseException:
+            if ticket.worker is not None:  # found in the very instant in which its time was over or its client left
+                ticket.worker.breaker.abandoned()
+                self.release(ticket)
+            raise
 
     def release(self, ticket: Ticket) -> None:
         """Give the place at a worker back, and have those who wait for it look."""
@@ -122,6 +129,8 @@ class Holding:
             ticket.worker = worker
             return worker
         members, models = list(self._directory.of(*ticket.key)), self._models.of(*ticket.key)
+        for capability in [*(model.capability for model in models), *(worker.capability for worker in members)][:1]:
+            check_path(ticket.path, capability)
         wanted = expect(members, models, ticket.tried, self._server_now())
         if wanted is not None:
             self._asker.want(wanted)
@@ -143,11 +152,6 @@ class Holding:
         except WaitedTooLongError:
             state = self.state_of(ticket.key)
             raise errors.waited_too_long(self._bounds.seconds, state, self.load_seconds(ticket.key)) from None
-        except BaseException:
-            if ticket.worker is not None:  # found in the very instant in which nobody wanted it any more
-                ticket.worker.breaker.abandoned()
-                self.release(ticket)
-            raise
         finally:
             if again is not None:
                 again.cancel()

@@ -20,7 +20,7 @@ _HEADERS: Final = [
 @asynccontextmanager
 async def telling(ticket: Ticket, state: Callable[[], str], seconds: float) -> AsyncIterator[None]:
     """Tell the client every ``seconds`` what it waits for, for as long as the context lasts, if it wants to know."""
-    if not (ticket.progress and ticket.asked.stream):
+    if not ticket.progress:
         yield
         return
     task = asyncio.create_task(_tell(ticket, state, seconds))

@@ -13,6 +13,7 @@ from modelpool_gateway import asgi, errors
 from modelpool_gateway.asgi import Message, Receive, Send
 from modelpool_gateway.bodies import Bodies
 from modelpool_gateway.directory import Worker
+from modelpool_gateway.endpoints import PATHS, STREAMED
 from modelpool_gateway.errors import ClientLeftError, GatewayError
 from modelpool_gateway.headers import check_query, find, read_head
 from modelpool_gateway.holding import Asker, Holding
@@ -29,8 +30,6 @@ from modelpool_gateway.upstream import UpstreamError
 
 _log = structlog.get_logger(__name__)
 
-#: What workers serve; everything else of theirs is nobody's business.
-PATHS: Final = frozenset({"/v1/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/images/generations"})
 #: Workers that may fail one request, at most.
 _TRIES: Final = 4
 #: Forms of more bytes than this are read beside the event loop.
@@ -123,7 +122,8 @@ class Proxy:
             raise
         leaving = scope["extensions"][LEAVING]
         name = (self._namespace, asked.model)
-        return Ticket(name, asked, path, query, head.lines, body, leaving, send, progress=head.progress)
+        progress = head.progress and asked.stream and path in STREAMED
+        return Ticket(name, asked, path, query, head.lines, body, leaving, send, progress=progress)
 
     async def _list(self, scope: Message, send: Send) -> None:
         """Answer what models there are, or which one. Raises `GatewayError`."""

@@ -116,7 +116,12 @@ class Relay:
 
     async def _pass_on_error(self, ticket: Ticket, connection: Connection) -> None:
         """Tell a client whose stream has begun what the worker has answered instead of one."""
-        content = _error_in(await _whole(connection))
+        try:
+            content = _error_in(await _whole(connection))
+        except UpstreamError:
+            if ticket.leaving.left:
+                raise
+            content = None
         event = error_event(errors.worker_error().content() if content is None else content)
         ticket.status = connection.status
         await self.end_with(ticket, event)

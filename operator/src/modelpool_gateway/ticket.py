@@ -22,7 +22,7 @@ class Ticket:
     body: Body
     leaving: Leaving
     send: Send
-    #: the client wants to be told what it waits for
+    #: the client wants a stream, and to be told in it what it waits for
     progress: bool = False
     #: uids of the workers that have failed it
     tried: set[str] = field(default_factory=set)

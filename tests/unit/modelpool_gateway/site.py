@@ -198,7 +198,7 @@ class Site:
         obj = {"metadata": meta, "spec": {"model": {"name": "m"}, **spec}, "status": status}
         self.room.changed(self.directory.observe(obj))
 
-    def declare(self, **status: Any) -> None:
+    def declare(self, capability: str = "text-embedding", **status: Any) -> None:
         """The watch shows the Model of the name m."""
         self._version += 1
         meta = {
@@ -209,7 +209,7 @@ class Site:
             "generation": 1,
             "creationTimestamp": "2026-01-01T00:00:00Z",
         }
-        spec = {"worker": {"model": {"name": "m", "capability": "text-embedding"}}}
+        spec = {"worker": {"model": {"name": "m", "capability": capability}}}
         for key in self.models.observe({"metadata": meta, "spec": spec, "status": {"observedGeneration": 1, **status}}):
             self.room.changed(key)
 

@@ -9,6 +9,7 @@ from unit.modelpool_gateway.site import PATH, Site, Upstream, answer, post, read
 
 PROGRESS = {"X-Modelpool-Progress": "true"}
 STREAM = {"model": "m", "stream": True}
+CHAT = "/v1/chat/completions"
 
 
 async def test_a_cold_model_is_asked_for_and_the_request_answered_when_its_worker_is_ready(client, url, gateway):
@@ -52,10 +53,10 @@ async def test_a_held_request_hears_of_a_pause_between_failures_at_once(client, 
 
 
 async def test_who_wants_to_know_is_told_what_the_stream_waits_for(client, url, gateway):
-    gateway.declare()
+    gateway.declare("vision")
     upstream = Upstream()
     upstream.behave = upstream.stream
-    async with serving(upstream) as address, client.post(url + PATH, json=STREAM, headers=PROGRESS) as got:
+    async with serving(upstream) as address, client.post(url + CHAT, json=STREAM, headers=PROGRESS) as got:
         assert (got.status, got.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")
         assert await got.content.readuntil(b"\n\n") == ": waiting — for a worker to be started\n\n".encode()
         gateway.show("a", "Loading", address, reason="<script>")
@@ -69,12 +70,12 @@ async def test_who_wants_to_know_is_told_what_the_stream_waits_for(client, url, 
 
 
 async def test_a_failure_after_that_is_an_event_and_the_stream_is_cut(client, url, gateway):
-    gateway.declare()
+    gateway.declare("vision")
     gateway.show("a", "Loading")
-    async with client.post(url + PATH, json=STREAM, headers=PROGRESS) as got:
+    async with client.post(url + CHAT, json=STREAM, headers=PROGRESS) as got:
         await got.content.readuntil(b"\n\n")
         gateway.show("a", "Failed", message="no such file")
-        gateway.declare(backOff={"reason": "ModelLoadFailed", "message": "no such file"})
+        gateway.declare("vision", backOff={"reason": "ModelLoadFailed", "message": "no such file"})
         text = await read_cut(got)
     error = orjson.loads(text.split(b"data: ")[1])["error"]
     assert (error["code"], "no such file" in error["message"]) == ("ModelLoadFailed", True)
@@ -89,21 +90,42 @@ async def test_what_the_worker_refuses_after_that_is_an_event_with_its_own_words
 
     upstream.behave = refuses
     gateway.show("a", "Loading")
-    async with serving(upstream) as address, client.post(url + PATH, json=STREAM, headers=PROGRESS) as got:
+    async with serving(upstream) as address, client.post(url + CHAT, json=STREAM, headers=PROGRESS) as got:
         await got.content.readuntil(b"\n\n")
         gateway.show("a", "Ready", address)
         text = await read_cut(got)
     assert orjson.loads(text.split(b"data: ")[1])["error"]["message"] == "max_tokens is too large"
 
 
-@pytest.mark.parametrize(
-    ("body", "headers"),
-    [({"model": "m"}, PROGRESS), (STREAM, {}), (STREAM, {"X-Modelpool-Progress": "no"})],
-    ids=["no-stream", "not-wanted", "wanted-by-another-word"],
-)
-async def test_nobody_else_gets_a_head_before_it_is_known_how_it_ends(client, url, gateway, body, headers):
+async def test_a_refusal_that_breaks_off_after_that_is_an_event_and_no_second_try(client, url, gateway):
+    upstream = Upstream()
+
+    async def breaks(scope, receive, send):
+        await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"1000")]})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+
+    upstream.behave = breaks
     gateway.show("a", "Loading")
-    asking = asyncio.create_task(client.post(url + PATH, json=body, headers=headers))
+    async with serving(upstream) as address, client.post(url + CHAT, json=STREAM, headers=PROGRESS) as got:
+        await got.content.readuntil(b"\n\n")
+        gateway.show("a", "Ready", address)
+        text = await read_cut(got)
+    assert orjson.loads(text.split(b"data: ")[1])["error"]["code"] == "worker_error"
+    assert len(upstream.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        pytest.param(CHAT, {"model": "m"}, PROGRESS, id="no-stream"),
+        pytest.param(CHAT, STREAM, {}, id="not-wanted"),
+        pytest.param(CHAT, STREAM, {"X-Modelpool-Progress": "no"}, id="wanted-by-another-word"),
+        pytest.param(PATH, STREAM, PROGRESS, id="where-nothing-streams"),
+    ],
+)
+async def test_nobody_else_gets_a_head_before_it_is_known_how_it_ends(client, url, gateway, path, body, headers):
+    gateway.show("a", "Loading")
+    asking = asyncio.create_task(client.post(url + path, json=body, headers=headers))
     await until(lambda: len(gateway.room) == 1)
     gateway.show("a", "Failed")
     async with await asking as got:

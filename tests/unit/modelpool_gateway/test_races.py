@@ -6,6 +6,7 @@ import pytest
 
 from modelpool_gateway.errors import ClientLeftError
 from modelpool_gateway.upstream import UpstreamError
+from modelpool_gateway.waiting_room import WaitedTooLongError
 from unit.modelpool_gateway.site import PATH, Site, Upstream, answer, post, serving, until
 
 #: What a client sends; it speaks the protocol itself, so that the test says when it leaves.
@@ -151,6 +152,25 @@ async def test_a_client_that_leaves_in_the_instant_its_worker_is_ready_gives_the
         assert upstream.asked == []
         writer.close()
         assert (await post(client, url))[0] == 200, "the place is another's now"
+
+
+async def test_a_worker_that_is_ready_in_the_instant_the_time_is_over_keeps_no_place_for_it(
+    client, gateway, url, monkeypatch
+):
+    """Found, and in the same turn of the loop given up."""
+    upstream = Upstream()
+    async with serving(upstream) as address:
+        gateway.show("a", "Loading")
+
+        async def found_too_late(key, look, seconds):
+            gateway.show("a", "Ready", address)
+            assert look() is not None
+            raise WaitedTooLongError
+
+        monkeypatch.setattr(gateway.room, "wait", found_too_late)
+        assert (await post(client, url))[0] == 504
+        assert gateway.in_flight == [0]
+    assert upstream.asked == []
 
 
 async def test_a_client_that_leaves_while_the_worker_is_being_connected_to_sends_nothing(gateway, url, monkeypatch):

@@ -26,7 +26,7 @@ def worker(name: str, state: str = "Ready", model: str = "m") -> dict:
 
 def model(name: str) -> dict:
     meta = {"name": name, "namespace": "ns", "uid": f"uid-{name}", "creationTimestamp": "2026-01-01T00:00:00Z"}
-    return {"metadata": meta, "spec": {"worker": {"model": {"name": "m", "capability": "vision"}}}}
+    return {"metadata": meta, "spec": {"worker": {"model": {"name": "m", "capability": "text-embedding"}}}}
 
 
 class Watching:
