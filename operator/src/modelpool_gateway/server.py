@@ -22,6 +22,8 @@ _BESIDES: Final = len(b": \r\n")
 #: From a connection's beginning, or the first byte of its next request, to the end of that request's head, seconds.
 HEAD_SECONDS: Final = 20.0
 _BACKLOG: Final = 4096
+#: Bytes that are sooner copied than sent by two buffers.
+_SMALL: Final = 16 * 1024
 _KEEP_ALIVE_SECONDS: Final = 75
 _MOST: Final = 16_384
 _LAST_WORD_SECONDS: Final = 5.0
@@ -50,7 +52,10 @@ class Outlet:
             self._join, self._held = False, data
         elif self._held:
             held, self._held = self._held, b""
-            self._transport.writelines((held, data))
+            if len(data) <= _SMALL:
+                self._transport.write(held + data)
+            else:
+                self._transport.writelines((held, data))
         else:
             self._transport.write(data)
 
@@ -72,10 +77,12 @@ class Outlet:
 class Leaving:
     """Whether the client of a request has left; ``then`` is called when it does."""
 
-    __slots__ = ("_connection", "left", "then")
+    __slots__ = ("_connection", "arrived", "left", "then")
 
     def __init__(self, connection: "Connection") -> None:
         self.left = False
+        #: the request is there as a whole
+        self.arrived = False
         self.then: Callable[[], object] | None = None
         self._connection = connection
 
@@ -192,6 +199,8 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is there as a whole; the next one begins with a head."""
         super().on_message_complete()
+        if self._leaving:  # else it has been answered before
+            self._leaving[-1].arrived = True
         self._in_head = True
         self._stop_waiting()
 
