@@ -189,6 +189,8 @@ class Connection(HttpToolsProtocol):
         leaving, self._leaving = self._leaving, []
         for each in leaving:
             each.happened()
+        # both lead to us: nobody has to look for such circles, of which a thousand connections leave a thousand
+        self.cycle, self.scope = None, {}  # type: ignore[assignment, typeddict-item]
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a head has to end in time and be small."""

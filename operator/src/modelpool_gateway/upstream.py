@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         del exc
         if not self.complete:
             self._fail("the connection broke", untouched=self.exchanges > 1 and self.heard == self._before)
-        self._transport = None
+        self._transport = self._parser = None  # the parser knows us
 
     # what the parser calls
 

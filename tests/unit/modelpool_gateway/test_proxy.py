@@ -4,10 +4,12 @@ import asyncio
 import gc
 import io
 import socket
+from collections.abc import Iterator
 
 import orjson
 import pytest
 
+from modelpool_gateway import server, upstream
 from modelpool_gateway.server import Leaving
 from unit.modelpool_gateway.site import PATH, Site, Upstream, post, read_cut, serving, until
 
@@ -43,17 +45,30 @@ async def test_a_client_that_knows_no_kept_connections_is_answered_and_left(url,
     writer.close()
 
 
-async def test_what_a_request_leaves_behind_goes_without_a_search_for_circles(client, url, one):
-    """Such a search stops everything for milliseconds."""
+def alive(kind: type) -> int:
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+@pytest.fixture
+def no_search() -> Iterator[None]:
+    """Nobody looks for circles: that stops everything for as long as it takes."""
     gc.collect()
     gc.disable()
-    try:
-        for _ in range(10):
-            await post(client, url)
-        left = [each for each in gc.get_objects() if isinstance(each, Leaving)]
-    finally:
-        gc.enable()
-    assert len(left) <= 1, "the latest stays with its connection"
+    yield
+    gc.enable()
+
+
+async def test_what_a_request_leaves_behind_goes_without_a_search_for_circles(client, url, one, no_search):
+    for _ in range(10):
+        await post(client, url)
+    assert alive(Leaving) <= 1, "the latest stays with its connection"
+
+
+async def test_a_connection_that_is_closed_goes_without_a_search_for_circles(client, url, gateway, one, no_search):
+    for _ in range(3):
+        await post(client, url, headers={"Connection": "close"})
+    gateway.pool.close()
+    await until(lambda: not alive(server.Connection) and not alive(upstream.Connection))
 
 
 async def test_a_large_body_arrives_whole(client, url, one):
