@@ -62,6 +62,10 @@ bench-worker: setup ## The worker beside its peers → build/bench/worker.json (
 bench-operator: setup ## The operator at 100, 300 and 1,000 workers → build/bench/operator.json (WORKERS="100": others)
 	@WORKERS="$(WORKERS)" PYTHONPATH=tests $(VENV)/python -m bench.operator
 
+.PHONY: bench-gateway
+bench-gateway: setup ## The gateway beside other proxies → build/bench/gateway.json (BENCH=requests: one subject, ROUNDS=1: once)
+	@BENCH="$(BENCH)" ROUNDS="$(ROUNDS)" PYTHONPATH=tests $(VENV)/python -m bench.gateway
+
 .PHONY: check
 check: lint test ## What CI runs
 

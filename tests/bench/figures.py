@@ -57,6 +57,15 @@ class Samples:
         ]
         return statistics.median(ratios) if ratios else None
 
+    def difference(self, number: str, who: tuple[str, str], without: tuple[str, str]) -> float | None:
+        """The median of the differences of each round; ``who`` and ``without`` are (who, load). None as for `ratio`."""
+        differences = [
+            self._of(each, who, number) - self._of(each, without, number)
+            for each in sorted({sample.round for sample in self.all})
+            if self._has(each, who, number) and self._has(each, without, number)
+        ]
+        return statistics.median(differences) if differences else None
+
     def medians(self) -> dict[str, dict[str, dict[str, float | None]]]:
         """Who → load → number → median over the rounds."""
         tree: dict[str, dict[str, dict[str, float | None]]] = {}

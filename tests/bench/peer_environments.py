@@ -7,7 +7,7 @@ from pathlib import Path
 from cluster import environments
 
 FOLDER = Path(__file__).with_name("peers")
-TITLES = {"infinity": "infinity-emb", "current": "LitServe and transformers serve"}
+TITLES = {"infinity": "infinity-emb", "current": "LitServe and transformers serve", "litellm": "LiteLLM"}
 
 
 def environment(name: str, python: Path) -> Path:

@@ -59,6 +59,11 @@ class Server:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process that was started; it leads the process group of all of them."""
+        return self._process.pid
+
     def wait_ready(self) -> None:
         """Ask its health endpoint until it answers 200. Raises `ClusterError` with the end of its log."""
         deadline = time.monotonic() + READY_SECONDS

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from bench.figures import Target
 
-_TITLES = {
+TITLES = {
     "per_second": "texts/s",
     "tokens_per_second": "tokens/s",
     "p50_ms": "p50 ms",
@@ -17,16 +17,17 @@ _TITLES = {
 
 
 class Table:
-    """Rows as they are measured."""
+    """Rows as they are measured; of their numbers those that have a title are shown."""
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
+    def __init__(self, out: TextIO = sys.stdout, titles: Mapping[str, str] = TITLES) -> None:
         self._out = out
+        self._titles = titles
 
     def title(self, text: str) -> None:
         print(f"\n{text}", file=self._out, flush=True)
 
     def row(self, round_: int, who: str, load: str, numbers: Mapping[str, float]) -> None:
-        shown = "  ".join(f"{numbers[name]:9.1f} {title}" for name, title in _TITLES.items() if name in numbers)
+        shown = "  ".join(f"{numbers[name]:9.2f} {title}" for name, title in self._titles.items() if name in numbers)
         print(f"  round {round_ + 1}  {who:<28} {load:<22} {shown}", file=self._out, flush=True)
 
     def targets(self, targets: Sequence[Target], figures: Mapping[str, float | None]) -> None:

@@ -1,4 +1,5 @@
 -- Posts the bodies of a file in turn, one JSON object a line, and prints what was measured as one line of JSON.
+-- A second argument that is not 0: milliseconds that a connection rests for at most before each request.
 
 local requests = {}
 local position = 0
@@ -7,6 +8,12 @@ function init(arguments)
   wrk.headers["Content-Type"] = "application/json"
   for body in io.lines(arguments[1]) do
     requests[#requests + 1] = wrk.format("POST", nil, nil, body)
+  end
+  local rest = tonumber(arguments[2])
+  if rest > 0 then
+    function delay() -- wrk asks for it only where there is one
+      return math.random(0, rest)
+    end
   end
 end
 

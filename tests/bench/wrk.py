@@ -1,12 +1,12 @@
 """The load generator `wrk`: a closed loop of so many connections that post bodies in turn."""
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.host import ClusterError, ensure_packages, run
+from cluster import debian
+from cluster.host import ClusterError, run
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 MARK = "MEASURED "
@@ -30,9 +30,8 @@ class Load:
 
 
 def ensure_wrk() -> None:
-    """Raises `ClusterError` where there is no wrk and it cannot be installed."""
-    if shutil.which("wrk") is None:
-        ensure_packages(["wrk"], "the benchmark")
+    """Raises `ClusterError` where there is no wrk and it cannot be fetched."""
+    debian.command("wrk")
 
 
 def write_bodies(bodies: Iterable[object], target: Path) -> Path:
@@ -41,21 +40,22 @@ def write_bodies(bodies: Iterable[object], target: Path) -> Path:
     return target
 
 
-def post(url: str, bodies: Path, *, connections: int, seconds: float) -> Load:
+def post(url: str, bodies: Path, *, connections: int, seconds: float, rest_ms: int = 0) -> Load:
     """Load ``url`` for so many whole seconds; where nothing was answered in that time, for a patient while.
 
-    Raises `ClusterError` where an answer was not a success, or none came.
+    A connection rests for up to ``rest_ms`` milliseconds, drawn evenly, before each request. Raises `ClusterError`
+    where an answer was not a success, or none came.
     """
     try:
-        return _post(url, bodies, connections, seconds)
+        return _post(url, bodies, connections, seconds, rest_ms)
     except NothingAnsweredError:
-        return _post(url, bodies, connections, PATIENT_SECONDS)
+        return _post(url, bodies, connections, PATIENT_SECONDS, rest_ms)
 
 
-def _post(url: str, bodies: Path, connections: int, seconds: float) -> Load:
+def _post(url: str, bodies: Path, connections: int, seconds: float, rest_ms: int) -> Load:
     said = run(
         [
-            "wrk",
+            *debian.command("wrk"),
             "--threads=1",
             f"--connections={connections}",
             f"--duration={max(1, round(seconds))}s",
@@ -65,6 +65,7 @@ def _post(url: str, bodies: Path, connections: int, seconds: float) -> Load:
             url,
             "--",
             bodies,
+            str(rest_ms),
         ],
         timeout=seconds + 2 * ANSWER_SECONDS,
     )

@@ -1,7 +1,7 @@
 """Heads of requests and of answers: what is read of them and what is passed on. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,6 +28,8 @@ _TO_WORKER: Final = _HOP | _OWN
 _MARK: Final = b"x-modelpool-"
 #: A client that sets it to ``true`` and streams is told by comments what it waits for.
 PROGRESS: Final = b"x-modelpool-progress"
+#: What a Connection header usually says, which names nothing.
+_ONLY_OWN_WORDS: Final = frozenset({b"keep-alive", b"close"})
 _QUERY: Final = re.compile(rb"[!-~]*")
 
 
@@ -88,14 +90,16 @@ def request_head(path: str, query: bytes, endpoint: str, length: int, token: str
 
 def check_query(query: bytes) -> bytes:
     """Return a URL's query that may stand in a request's head. Raises `GatewayError`."""
-    if not _QUERY.fullmatch(query):
+    if query and not _QUERY.fullmatch(query):
         raise GatewayError(400, "invalid_request", "the URL's query holds more than printable ASCII")
     return query
 
 
-def answer_headers(headers: Iterable[Header]) -> list[Header]:
+def answer_headers(headers: Sequence[Header]) -> list[Header]:
     """Return what of a worker's headers the client gets; names are in lower case."""
     kept = [header for header in headers if header[0] not in _HOP]
+    if len(kept) == len(headers):
+        return kept
     named = _named(b",".join(value for name, value in headers if name == b"connection"))
     return [header for header in kept if header[0] not in named] if named else kept
 
@@ -107,7 +111,7 @@ def find(headers: Iterable[Header], name: bytes) -> bytes:
 
 def _named(connection: bytes) -> frozenset[bytes]:
     """Return what the Connection header names besides its own words."""
-    if not connection:
+    if not connection or connection.lower() in _ONLY_OWN_WORDS:
         return frozenset()
     words = {word.strip().lower() for word in connection.split(b",")}
     return frozenset(words - {b"", b"close", b"keep-alive"})

@@ -113,14 +113,14 @@ class Proxy:
         head = read_head(scope["headers"])
         key = self._key(head.authorization)
         query = check_query(scope["query_string"])
-        body = await self._bodies.read(head.length, receive)
+        leaving = scope["extensions"][LEAVING]
+        body = await self._bodies.read(head.length, receive, arrived=leaving.arrived)
         try:
             asked = await _read(head.content_type, query.decode("ascii"), body.data)
             _check(key, asked.model)
         except BaseException:
             body.let_go()
             raise
-        leaving = scope["extensions"][LEAVING]
         name = (self._namespace, asked.model)
         progress = head.progress and asked.stream and path in STREAMED
         return Ticket(name, asked, path, query, head.lines, body, leaving, send, progress=progress)

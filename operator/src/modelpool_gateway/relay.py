@@ -20,6 +20,8 @@ from modelpool_gateway.upstream import Connection, UpstreamError
 _STATE: Final = b"x-modelpool-state"
 #: Statuses of answers that are looked at before they are passed on.
 _SUSPECT: Final = frozenset({401, 403, 404, 503})
+#: Answers that have no body, nor a length.
+_BODILESS: Final = frozenset({204, 304})
 _MAX_ERROR_BYTES: Final = 16 * 1024
 _EVENTS: Final = b"text/event-stream"
 
@@ -96,6 +98,10 @@ class Relay:
             return
         try:
             piece = connection.taken()
+            if connection.complete and not ticket.headed and connection.status not in _BODILESS:
+                ticket.status = connection.status
+                if ticket.leaving.answer(connection.status, answer_headers(connection.headers), piece):
+                    return
             if not ticket.headed:
                 if piece or connection.complete:
                     ticket.leaving.join_head()

@@ -1,8 +1,7 @@
 """What the gateway reads of a request: the few fields that routing needs. The rest is the worker's, untouched."""
 
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 import orjson
@@ -34,8 +33,7 @@ class BadRequestError(ValueError):
         self.param, self.status = param, status
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(NamedTuple):
     """Who is meant, whether the answer is a stream, and how long the worker shall stay afterwards (None: as it is)."""
 
     model: str

@@ -32,6 +32,7 @@ class Connection(asyncio.Protocol):
     """One connection to a worker; errors of an exchange are raised by whoever waits for the answer."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -87,7 +88,7 @@ class Connection(asyncio.Protocol):
         del exc
         if not self.complete:
             self._fail("the connection broke", untouched=self.exchanges > 1 and self.heard == self._before)
-        self._transport = None
+        self._transport = self._parser = None  # the parser knows us
 
     # what the parser calls
 
@@ -196,7 +197,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiter = self._loop.create_future()
         try:
             await self._waiter
         finally:

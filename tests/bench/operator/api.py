@@ -38,6 +38,18 @@ class Api:
     async def delete(self, path: str) -> Json:
         return await self._ask("DELETE", path)
 
+    async def define(self, definitions: Mapping[str, Json]) -> None:
+        """Create CustomResourceDefinitions, and wait until the API server knows them."""
+        for definition in definitions.values():
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            await self.create(path, definition)
+            path += "/" + definition["metadata"]["name"]
+            while True:
+                conditions = (await self.get(path))["status"].get("conditions") or ()
+                if any(each["type"] == "Established" for each in conditions):
+                    break
+                await asyncio.sleep(0.1)
+
     async def _ask(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, kind: str = "application/json"
     ) -> Json:

@@ -100,15 +100,7 @@ async def _stage(cluster: ControlPlane, folder: Path) -> AsyncIterator[Stage]:
 
 async def _install(api: Api) -> None:
     """Our CRDs, the namespaces, the nodes."""
-    for definition in crd.definitions().values():
-        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-        await api.create(path, definition)
-        path += "/" + definition["metadata"]["name"]
-        while True:
-            conditions = (await api.get(path))["status"].get("conditions") or ()
-            if any(each["type"] == "Established" for each in conditions):
-                break
-            await asyncio.sleep(0.1)
+    await api.define(crd.definitions())
     for name in (HOME, NAMESPACE):
         await api.create("/api/v1/namespaces", {"metadata": {"name": name}})
     for number in range(NODES):

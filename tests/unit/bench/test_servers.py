@@ -93,7 +93,7 @@ def test_infinity_runs_on_the_workers_torch():
     assert pinned(FOLDER / "infinity.txt")["torch"] == locked(CHECKOUT / "uv.lock")["torch"]
 
 
-@pytest.mark.parametrize("name", ["infinity", "current"])
+@pytest.mark.parametrize("name", ["infinity", "current", "litellm"])
 def test_what_was_asked_for_is_what_is_pinned(name):
     wanted = pinned(FOLDER / f"{name}.in")
     found = pinned(FOLDER / f"{name}.txt")

@@ -1,12 +1,16 @@
 """Requests on their way through the gateway, to workers that are real servers on loopback."""
 
 import asyncio
+import gc
 import io
 import socket
+from collections.abc import Iterator
 
 import orjson
 import pytest
 
+from modelpool_gateway import server, upstream
+from modelpool_gateway.server import Leaving
 from unit.modelpool_gateway.site import PATH, Site, Upstream, post, read_cut, serving, until
 
 JSON = {"Content-Type": "application/json"}
@@ -21,6 +25,50 @@ async def test_a_request_goes_to_the_models_worker_and_its_answer_comes_back_as_
     assert orjson.loads(asked["body"]) == {"model": "m", "input": "x"}
     assert asked["headers"][b"x-request-id"] == b"r1"
     assert b"authorization" not in asked["headers"], "a client's key is the gateway's to read"
+
+
+async def test_an_answer_that_is_there_as_a_whole_has_a_length_whatever_the_workers_had(client, url, one):
+    """The worker's comes in chunks, and in one piece with its head."""
+    _, body, headers = await post(client, url)
+    assert int(headers["Content-Length"]) == len(orjson.dumps(body))
+    assert "Transfer-Encoding" not in headers
+
+
+async def test_a_client_that_knows_no_kept_connections_is_answered_and_left(url, one):
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    body = b'{"model": "m"}'
+    writer.write(b"POST %s HTTP/1.0\r\ncontent-length: %d\r\n\r\n%s" % (PATH.encode(), len(body), body))
+    head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+    assert b"connection: close" in head
+    assert orjson.loads(answer) == {"by": "a"}
+    writer.close()
+
+
+def alive(kind: type) -> int:
+    return sum(isinstance(each, kind) for each in gc.get_objects())
+
+
+@pytest.fixture
+def no_search() -> Iterator[None]:
+    """Nobody looks for circles: that stops everything for as long as it takes."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_what_a_request_leaves_behind_goes_without_a_search_for_circles(client, url, one, no_search):
+    for _ in range(10):
+        await post(client, url)
+    assert alive(Leaving) <= 1, "the latest stays with its connection"
+
+
+async def test_a_connection_that_is_closed_goes_without_a_search_for_circles(client, url, gateway, one, no_search):
+    for _ in range(3):
+        await post(client, url, headers={"Connection": "close"})
+    gateway.pool.close()
+    await until(lambda: not alive(server.Connection) and not alive(upstream.Connection))
 
 
 async def test_a_large_body_arrives_whole(client, url, one):

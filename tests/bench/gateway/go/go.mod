@@ -1,0 +1,3 @@
+module modelpool.dev/bench/gateway
+
+go 1.26
