@@ -32,10 +32,14 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What requests want of a Model: a worker now; or that its workers stay, seconds, as a request has asked lately."""
+    """What requests want of a Model: a worker now; or that its workers stay, seconds, as a request has asked lately.
+
+    Not ``known``: this operator has not listened for long enough to know that nobody wants one.
+    """
 
     wanted: bool = False
     keep_alive: int | None = None
+    known: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class ModelPlan:
     status: Mapping[str, Any] = field(default_factory=dict)
     #: numbers of workers by state, which may be written later: they change with every request
     gauges: Mapping[str, Any] = field(default_factory=dict)
+    #: the word of a request, of how long to stay, that this plan goes by
+    heard: int | None = None
     wake_after: float | None = None
 
 
@@ -103,17 +109,18 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
     )
     return ModelPlan(
         create=tuple(build_worker(model, serial + number, seen.template) for number in range(1, plan.create + 1)),
-        shutdown=tuple(name for name in plan.let_go if name in waiting),
+        shutdown=tuple(name for name in plan.let_go if name in waiting) if seen.demand.known else (),
         dismiss={
             by_name[name].uid: Reason.SCALED_DOWN if by_name[name].template == seen.template else Reason.REPLACED
             for name in plan.let_go
             if name not in waiting
         },
-        keep=plan.keep,
+        keep=plan.keep if seen.demand.known else frozenset(member.uid for member in members),
         change=_changes(seen),
         remove=tuple(_removed(seen, now)),
         status={**fields, "serial": serial} if serial != int(model.status.get("serial") or 0) else fields,
         gauges=gauges,
+        heard=seen.demand.keep_alive,
         wake_after=_wake(seen, plan, back_off, now),
     )
 
@@ -181,20 +188,25 @@ def _scale(model: ModelView, now: datetime) -> Scale:
 
 
 def _keep_alive(seen: ModelSeen) -> int | None:
+    """Return the last word of a request, for as long as there is a worker that it can be about."""
     asked = seen.demand.keep_alive
+    if not any(member.here for member in seen.members):
+        return None
     if asked is None:
         return seen.model.keep_alive
     return PINNED if asked < 0 else min(asked, MAX_KEEP_ALIVE_SECONDS)
 
 
-def _proven(seen: ModelSeen, now: datetime) -> bool:
-    return any(
-        worker.state in FLIP_STATES
+def _proven(seen: ModelSeen, now: datetime) -> datetime | None:
+    """Return when a worker of the present template had last served for a while without an end."""
+    served = [
+        ready + PROVEN_AFTER
+        for worker in seen.workers
+        if worker.state in FLIP_STATES
         and worker.template == seen.template
         and (ready := worker.time("readyTime")) is not None
-        and now - ready >= PROVEN_AFTER
-        for worker in seen.workers
-    )
+    ]
+    return max((moment for moment in served if moment <= now), default=None)
 
 
 def _serial(seen: ModelSeen) -> int:

@@ -33,7 +33,10 @@ def status_of(
     keep_alive: int | None,
     now: datetime,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the fields that differ from what status shows: those to write now, and those that may wait."""
+    """Return the fields that differ from what status shows: those to write now, and those that may wait.
+
+    What changes with every request may wait: how many workers the load wants, and why a condition stays as it is.
+    """
     here = [member for member in members if member.here]
     conditions = model_conditions(workers, here, plan, back_off, template=template, now=now)
     wanted: dict[str, Any] = {
@@ -48,8 +51,13 @@ def status_of(
     }
     if cold := _cold_start(workers):
         wanted["coldStartSeconds"] = cold
-    counts = Counter(str(member.state) for member in members)
-    return _differing(wanted, model.status), _counts(counts, model.status)
+    fields = _differing(wanted, model.status)
+    gauges = _counts(Counter(str(member.state) for member in members), model.status)
+    if "desiredReplicas" in fields:
+        gauges["desiredReplicas"] = fields.pop("desiredReplicas")
+    if "conditions" in fields and _standing(wanted["conditions"]) == _standing(model.status.get("conditions") or ()):
+        gauges["conditions"] = fields.pop("conditions")
+    return fields, gauges
 
 
 def model_conditions(
@@ -67,9 +75,13 @@ def model_conditions(
     stuck = _stuck(workers)
     failing = back_off is not None and back_off.holds(now)
     never = (failing and back_off is not None and back_off.permanent) or stuck is not None
-    if serving >= plan.desired and not (never and plan.desired):
-        said = "no worker is wanted; a request makes one" if not plan.desired else f"{serving} serve"
-        found = [Condition("Ready", True, "ScaledToZero" if not plan.desired else "WorkersReady", said)]
+    if serving >= plan.desired and not never:
+        why = (
+            ("WorkersReady", f"{serving} serve")
+            if serving
+            else ("ScaledToZero", "no worker is wanted; a request makes one")
+        )
+        found = [Condition("Ready", True, *why)]
     else:
         why = _why(workers, here, back_off if failing else None, stuck)
         found = [Condition("Ready", False, *why)]
@@ -176,6 +188,11 @@ def _differing(wanted: Mapping[str, Any], shown: Mapping[str, Any]) -> dict[str,
 
 def _merge(wanted: Mapping[str, Any], shown: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**dict.fromkeys((shown or {}).keys() - wanted.keys()), **wanted}
+
+
+def _standing(conditions: Iterable[Mapping[str, Any]]) -> set[tuple[str, str, bool]]:
+    """Return what of the conditions is told at once; why something is not so is, why it is well may wait."""
+    return {(each["type"], each["status"], each["status"] == "True" or each["reason"]) for each in conditions}
 
 
 def _counts(counts: Mapping[str, int], shown: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,19 +91,25 @@ class BackOff:
         return self.retry_at is None or now < self.retry_at
 
 
-def count_failures(known: BackOff | None, template: str, failed: Iterable[Failed], *, proven: bool) -> BackOff | None:
+def count_failures(
+    known: BackOff | None, template: str, failed: Iterable[Failed], *, proven: datetime | None = None
+) -> BackOff | None:
     """Return the failures in a row of this template: those known, and those that have come since.
 
-    None counts any more once a worker of it is ``proven``: it has served for a while. One that another try cannot mend
-    stays the last word, whatever others that were on their way fail of.
+    Those before ``proven`` count no more: a worker of the template had served for a while then. One that another try
+    cannot mend stays the last word, whatever others that were on their way fail of.
     """
     if known is not None and known.last.template != template:
         known = None
+    if known is not None and proven is not None and not known.permanent and known.last.at <= proven:
+        known = None
     for each in sorted(failed, key=lambda one: (one.at, one.uid)):
+        if each.template != template or (proven is not None and each.at <= proven):
+            continue
         seen = known is not None and (each.at, each.uid) <= (known.last.at, known.last.uid)
-        if each.template == template and not seen and not (known and known.permanent):
+        if not seen and not (known and known.permanent):
             known = BackOff(known.failures + 1 if known else 1, each)
-    return None if proven and known is not None and not known.permanent else known
+    return known
 
 
 @dataclass(frozen=True)
@@ -167,8 +173,9 @@ def _let_go(scale: Scale, wanted: int, current: Sequence[Member], old: Sequence[
     newest_first = sorted(current, key=lambda member: (member.created, member.name), reverse=True)
     waiting = [member.name for member in newest_first if _waits(member)]
     yield from waiting[: max(0, spare)]
-    if scale.pinned:
-        yield from _at_rest(current)[: max(0, spare - len(waiting))]
+    # who may not be there is told to go, and so is who is not wanted where idleness ends nobody
+    beyond = spare if scale.pinned else len(current) - scale.max_replicas
+    yield from _at_rest(current)[: max(0, beyond - len(waiting))]
     serving = sum(member.state in FLIP_STATES for member in current)
     there = sum(not _waits(member) for member in old)
     replaced = max(0, serving + there - wanted)

@@ -22,6 +22,8 @@ HOLDS: Final = 15.0
 @dataclass(frozen=True, slots=True)
 class _Heard:
     version: str = ""
+    #: uid of the Model that the Lease goes with; a Model of the same name made anew is another one
+    owner: str = ""
     #: monotonic seconds when somebody was last seen to want a worker
     wanted_at: float | None = None
     keep_alive: int | None = None
@@ -32,6 +34,7 @@ class Demands:
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
+        self._began = monotonic()
         self._heard: dict[Key, _Heard] = {}
 
     def observe(self, obj: Mapping[str, Any], now: datetime) -> Key | None:
@@ -42,7 +45,8 @@ class Demands:
         known = self._heard.get(key, _Heard())
         if known.version == meta["resourceVersion"]:
             return None
-        heard = replace(known, version=meta["resourceVersion"])
+        owners = meta.get("ownerReferences") or ()
+        heard = replace(known, version=meta["resourceVersion"], owner=owners[0]["uid"] if owners else "")
         keep = (meta.get("annotations") or {}).get(names.ANNOTATION_KEEP_ALIVE)
         if keep is not None:
             heard = replace(heard, keep_alive=_whole(keep, known.keep_alive))
@@ -56,12 +60,22 @@ class Demands:
         key = _model_of(obj)
         return key if key is not None and self._heard.pop(key, None) is not None else None
 
-    def of(self, key: Key) -> Demand:
-        """Return what requests want of a Model now."""
+    def of(self, key: Key, uid: str) -> Demand:
+        """Return what requests want now of the Model of this name and uid."""
+        heard, known = self._heard.get(key), self.settles_in() == 0
+        if heard is None or heard.owner not in ("", uid):
+            return Demand(known=known)
+        return Demand(wanted=self.lapses_in(key) > 0, keep_alive=heard.keep_alive, known=known)
+
+    def taken(self, key: Key, keep_alive: int | None) -> None:
+        """Forget a word of how long to stay: it is written down, and holds for the workers there are now."""
         heard = self._heard.get(key)
-        if heard is None:
-            return Demand()
-        return Demand(wanted=self.lapses_in(key) > 0, keep_alive=heard.keep_alive)
+        if heard is not None and heard.keep_alive == keep_alive:
+            self._heard[key] = replace(heard, keep_alive=None)
+
+    def settles_in(self) -> float:
+        """Return the seconds after which a wish that was there before this process would have been heard."""
+        return max(0.0, self._began + HOLDS - self._monotonic())
 
     def lapses_in(self, key: Key) -> float:
         """Return the seconds after which nobody wants a worker of it any more; 0: nobody does now."""

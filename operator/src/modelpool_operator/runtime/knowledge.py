@@ -94,7 +94,7 @@ class Knowledge:
             model=model,
             workers=workers,
             pongs=pongs,
-            demand=self.demands.of(model.key),
+            demand=self.demands.of(model.key, model.uid),
             retention=float(pool.spec.failed_retention_seconds) if pool else 0.0,
         )
 

@@ -83,6 +83,7 @@ class ModelReconciler:
         if made:
             plan = self._plan(model)
         model = await self._write_status(model, plan)
+        self._knowledge.demands.taken(model.key, plan.heard)
         self._tell(model, plan)
         for name, changes in plan.change.items():
             await self._patch_worker(model, name, changes)
@@ -90,8 +91,8 @@ class ModelReconciler:
             await self._patch_worker(model, name, {"shutdown": True})
         for name, uid in plan.remove:
             await self._client.delete(paths.workers(model.namespace, name), uid)
-        lapse = self._knowledge.demands.lapses_in(model.key)
-        wakes = [wait for wait in (plan.wake_after, lapse) if wait]
+        demands = self._knowledge.demands
+        wakes = [wait for wait in (plan.wake_after, demands.lapses_in(model.key), demands.settles_in()) if wait]
         if wakes:
             self._again(model.key, max(0.05, min(wakes)))
 

@@ -63,7 +63,7 @@ def plan(view: ModelView, *workers: WorkerView, demand: bool = False, **seen: An
 def test_a_model_that_nobody_asks_costs_nothing_and_is_ready():
     decided = plan(model())
     assert (decided.create, decided.shutdown, decided.keep) == ((), (), frozenset())
-    assert decided.status["desiredReplicas"] == 0
+    assert decided.gauges["desiredReplicas"] == 0
     assert [(each["type"], each["status"], each["reason"]) for each in decided.status["conditions"]] == [
         ("Ready", "True", "ScaledToZero")
     ]
@@ -227,8 +227,16 @@ def test_what_has_ended_is_removed_after_its_retention_and_the_latest_stay_longe
 )
 def test_keep_alive_is_what_was_asked_last(asked, shown, written):
     view = model({} if shown is None else {"keepAliveSeconds": shown})
-    decided = plan_model(ModelSeen(view, demand=Demand(keep_alive=asked)), NOW)
+    decided = plan_model(ModelSeen(view, (member(1),), demand=Demand(keep_alive=asked)), NOW)
     assert decided.status.get("keepAliveSeconds", shown) == written
+    assert decided.heard == asked
+
+
+@pytest.mark.parametrize("state", [None, _S.EVICTING, _S.DEAD])
+def test_keep_alive_ends_with_the_workers_that_it_was_said_of(state):
+    workers = (member(1, state),) if state else ()
+    decided = plan_model(ModelSeen(model({"keepAliveSeconds": -1}), workers, demand=Demand(keep_alive=-1)), NOW)
+    assert decided.status["keepAliveSeconds"] is None
 
 
 def test_a_model_whose_worker_can_never_fit_is_stalled_with_its_reason():
@@ -255,7 +263,8 @@ def test_the_latest_cold_start_is_shown():
 
 
 def test_counts_by_state_may_wait_and_lose_what_is_no_more():
-    decided = plan(model({"replicasByState": {"Loading": 1, "Ready": 1}}), member(1), member(2, _S.IDLE))
+    shown = {"replicasByState": {"Loading": 1, "Ready": 1}, "desiredReplicas": 0}
+    decided = plan(model(shown), member(1), member(2, _S.IDLE))
     assert decided.gauges == {"replicasByState": {"Loading": None, "Ready": 1, "Idle": 1}}
     assert "replicasByState" not in decided.status
 
@@ -266,6 +275,70 @@ def test_nothing_is_written_twice():
     shown = {name: value for name, value in {**first.status, **first.gauges}.items() if value is not None}
     again = plan(model(shown), *workers, demand=True)
     assert (again.status, again.gauges) == ({}, {})
+
+
+def shown_by(*plans: Any) -> Json:
+    """The status after these plans were written, one after the other."""
+    status: Json = {}
+    for each in plans:
+        status |= {**each.status, **each.gauges}
+    return {name: value for name, value in status.items() if value is not None}
+
+
+def test_a_request_and_its_end_are_no_news_that_is_written_at_once():
+    """Each flip of the load would else be a write, and news for every gateway."""
+    first = plan(model(), member(1))
+    busy = member(1, _S.PROCESSING, status={"pendingRequests": 1})
+    during = plan(model(shown_by(first)), busy, pongs={busy.uid: pong(_S.PROCESSING, pending=1)})
+    assert during.status == {}
+    assert during.gauges["desiredReplicas"] == 1
+    after = plan(model(shown_by(first, during)), member(1))
+    assert after.status == {}
+    assert after.gauges["desiredReplicas"] == 0
+
+
+def test_a_worker_that_serves_is_told_though_nobody_asks_now():
+    (ready,) = (
+        plan(model(), member(1, _S.IDLE)).gauges.get("conditions")
+        or plan(model(), member(1, _S.IDLE)).status["conditions"]
+    )
+    assert (ready["reason"], ready["message"]) == ("WorkersReady", "1 serve")
+
+
+def test_a_second_worker_that_keeps_failing_is_made_after_pauses_though_the_first_serves():
+    view, first = model(minReplicas=2, maxReplicas=2), member(1, since=300)
+    decided = plan(view, first, failed(2, since=0.1))
+    assert decided.create == ()
+    assert decided.status["backOff"]["failures"] == 1
+    known = model({"backOff": decided.status["backOff"]}, minReplicas=2, maxReplicas=2)
+    again = plan_model(ModelSeen(known, (first, failed(2, since=0.1), failed(3, since=-11))), NOW.replace(second=17))
+    assert again.create == ()
+    assert again.status["backOff"]["failures"] == 2
+
+
+def test_a_model_that_can_never_load_is_not_ready_though_nobody_asks():
+    decided = plan(model(), failed(1, reason="ModelLoadFailed"))
+    (ready, stalled) = decided.status["conditions"]
+    assert (ready["status"], ready["reason"]) == ("False", "ModelLoadFailed")
+    assert stalled["type"] == "Stalled"
+
+
+@pytest.mark.parametrize("state", [_S.READY, _S.IDLE])
+def test_who_is_more_than_may_be_is_asked_to_go_whatever_a_request_has_said(state):
+    workers = [member(number, state) for number in (1, 2)]
+    decided = plan(model({"keepAliveSeconds": -1}, maxReplicas=0), *workers)
+    assert set(decided.dismiss.values()) == {Reason.SCALED_DOWN}
+    assert len(decided.dismiss) == 2
+    assert len(plan(model({"keepAliveSeconds": -1}, maxReplicas=1), *workers).dismiss) == 1
+    assert dict(plan(model({"keepAliveSeconds": -1}, maxReplicas=2), *workers).dismiss) == {}
+
+
+def test_an_operator_that_has_just_begun_lets_nobody_go():
+    """It may not have heard yet of those who wait."""
+    workers = (member(1, _S.SPAWNING), member(2))
+    decided = plan_model(ModelSeen(model(maxReplicas=2), workers, demand=Demand(known=False)), NOW)
+    assert decided.shutdown == ()
+    assert decided.keep == {"uid-1", "uid-2"}
 
 
 def test_an_uninstall_makes_none_and_its_word_lapses():

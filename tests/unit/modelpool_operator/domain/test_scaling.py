@@ -23,7 +23,7 @@ def waiting(name: str, **more) -> Member:
 
 
 def plan(scale, members=(), failed=(), *, demand=False, seconds=0.0):
-    back_off = count_failures(None, "new", failed, proven=False)
+    back_off = count_failures(None, "new", failed, proven=None)
     return plan_scale(scale, "new", list(members), back_off, NOW + timedelta(seconds=seconds), demand=demand)
 
 
@@ -135,7 +135,7 @@ def test_each_failure_doubles_the_pause_up_to_five_minutes(failures, pause):
     scale = Scale(min_replicas=1)
     early = plan(scale, failed=failed, seconds=pause - 1)
     assert (early.create, early.held) == (0, True)
-    assert count_failures(None, "new", failed, proven=False).retry_at == NOW + timedelta(seconds=pause)
+    assert count_failures(None, "new", failed, proven=None).retry_at == NOW + timedelta(seconds=pause)
     late = plan(scale, failed=failed, seconds=pause)
     assert (late.create, late.held) == (1, False)
 
@@ -146,7 +146,7 @@ def test_an_error_that_will_not_go_away_waits_for_another_spec(reason):
     failed = [failure(reason), failure(ago=-5)]
     found = plan(scale, failed=failed, seconds=86_400)
     assert (found.create, found.held) == (0, True)
-    hopeless = count_failures(None, "new", failed, proven=False)
+    hopeless = count_failures(None, "new", failed, proven=None)
     assert (hopeless.last, hopeless.retry_at) == (failure(reason), None)
     assert plan(scale, failed=[failure(reason, template="old")]).create == 1
 
@@ -157,20 +157,20 @@ def test_who_has_enough_workers_has_no_pause_to_tell_of():
 
 
 def test_failures_are_counted_once_each_and_only_of_the_present_template():
-    first = count_failures(None, "new", [failure(ago=9), failure(ago=5, template="old")], proven=False)
+    first = count_failures(None, "new", [failure(ago=9), failure(ago=5, template="old")], proven=None)
     assert first == BackOff(1, failure(ago=9))
-    assert count_failures(first, "new", [failure(ago=9)], proven=False) == first
-    second = count_failures(first, "new", [failure(ago=9), failure(ago=3, uid="two")], proven=False)
+    assert count_failures(first, "new", [failure(ago=9)], proven=None) == first
+    second = count_failures(first, "new", [failure(ago=9), failure(ago=3, uid="two")], proven=None)
     assert second == BackOff(2, failure(ago=3, uid="two"))
-    assert count_failures(second, "newer", [failure(ago=3, uid="two")], proven=False) is None
+    assert count_failures(second, "newer", [failure(ago=3, uid="two")], proven=None) is None
 
 
 def test_a_worker_that_has_served_for_a_while_ends_the_count_of_failures():
-    assert count_failures(BackOff(3, failure()), "new", [], proven=True) is None
+    assert count_failures(BackOff(3, failure()), "new", [], proven=NOW) is None
 
 
 def test_two_that_fail_in_the_same_instant_are_two():
-    both = count_failures(None, "new", [failure(uid="b"), failure(uid="a")], proven=False)
+    both = count_failures(None, "new", [failure(uid="b"), failure(uid="a")], proven=None)
     assert both == BackOff(2, failure(uid="b"))
 
 
