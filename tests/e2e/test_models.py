@@ -93,6 +93,21 @@ def test_a_thousand_requests_at_once_for_a_cold_model(team: Team):
     team.recorder.until_state("minilm-1", "Ready")
 
 
+def test_a_held_request_is_not_the_business_of_another_gateway(team: Team):
+    """One gateway goes while the other holds a request for a model that loads: it is answered all the same."""
+    team.pool(evictAfterSeconds=600)
+    team.model("slow", "hf://org/paced-12s")
+    with team.gateways(replicas=2), ThreadPoolExecutor(1) as threads:
+        holder, other = team.installation.gateway_pods(team.namespace)
+        url = f"http://{holder.status.pod_ip}:8080/v1/embeddings"
+        body = {"model": "slow", "input": "Hello"}
+        held = threads.submit(httpx.post, url, json=body, timeout=120, trust_env=False)
+        team.recorder.until_state("slow-1", "Loading")
+        team.core.delete_namespaced_pod(other.metadata.name, team.namespace, grace_period_seconds=0)
+        assert held.result(timeout=120).status_code == 200
+    assert workers_of(team, "slow") == ["slow-1"]
+
+
 def test_a_stream_begins_while_its_model_is_cold(team: Team):
     """Progress is told as comments, the text comes as it is made, and keep_alive lets the worker go afterwards."""
     team.pool(idleTimeoutSeconds=1, evictAfterSeconds=600)

@@ -81,6 +81,18 @@ class World:
         worker = {"pool": "default", "memory": "1Gi", "model": served, **(change or {})}
         return self._create(names.MODELS, names.MODEL, name, {"worker": worker, **spec})
 
+    def worker_names(self) -> list[str]:
+        """Names of the workers that there are."""
+        where = (names.GROUP, names.VERSION, self.namespace, names.MODEL_WORKERS)
+        return sorted(each["metadata"]["name"] for each in self.objects.list_namespaced_custom_object(*where)["items"])
+
+    def model_ready(self, name: str = "m") -> tuple[str, str]:
+        """Status and reason of a Model's condition Ready; empty before there is one."""
+        for each in self.model_status(name).get("conditions") or ():
+            if each["type"] == "Ready":
+                return each["status"], each["reason"]
+        return "", ""
+
     def ask(self, name: str = "m", keep_alive: int | None = None) -> None:
         """What a gateway does while somebody waits: make or renew the Model's demand Lease."""
         leases = client.CoordinationV1Api(self.api)

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.control_plane
 
 #: Operators at work at the same time.
 ABREAST = 3
-#: Usual writes of each life and of a shutdown, Events and Leases apart, and some more.
-WRITES = {"idle": 24, "failed": 22, "shutdown": 8}
+#: Usual writes of each life, of a shutdown and of a Model's coming to serve, Events and Leases apart, and some more.
+WRITES = {"idle": 24, "failed": 22, "shutdown": 8, "model": 22}
 
 
 def born(world: World) -> bool:
@@ -37,7 +37,7 @@ def killed_once(world: World, operator: OperatorProcess, end: Callable[[World], 
     if operator.running:
         return False
     operator.start()
-    until(lambda: end(world), f"the end after the kill (states: {world.states()})", 60)
+    until(lambda: end(world), "the end after the kill", 60)
     return True
 
 
@@ -71,6 +71,26 @@ def a_shutdown(site: Site, folder: Path, after: int) -> bool:
         return killed
 
 
+def serves(world: World) -> bool:
+    status = world.model_status()
+    return world.model_ready() == ("True", "WorkersReady") and (status["replicas"], status["serial"]) == (1, 1)
+
+
+def a_model(site: Site, folder: Path, after: int) -> bool:
+    """A Model gets the worker that it wants, one and no more, with the operator killed after so many writes."""
+    with stage(site, folder) as (world, proxy, operator):
+        world.pool()
+        world.model(replicas=1)
+        proxy.strike_after(after, operator.kill)
+        operator.start()
+        killed = killed_once(world, operator, serves)
+        assert world.worker_names() == ["m-1"]
+        assert world.states("m-1") == ["Spawning", "Loading", "Ready"]
+        assert world.recorder.reserved(world.namespace)[-2:] == [0, 1024]
+        _spotless(world, operator)
+        return killed
+
+
 def _spotless(world: World, operator: OperatorProcess) -> None:
     assert world.pool_status().get("ledgerRepairs", 0) == 0
     world.check()
@@ -81,6 +101,7 @@ LIVES: dict[str, Callable[[Site, Path, int], bool]] = {
     "idle": partial(a_life, IDLE),
     "failed": partial(a_life, FAILED),
     "shutdown": a_shutdown,
+    "model": a_model,
 }
 
 

@@ -49,6 +49,31 @@ def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each
         each.assert_clean()
 
 
+def test_two_leaders_at_once_make_a_model_one_worker_for_each_that_it_wants(site, world, tmp_path):
+    """Both see the same demand, and both make what is missing: the names are the same."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    kubeconfig, where = site.cluster.kubeconfig, [world.namespace]
+    with (
+        OperatorProcess(tmp_path / "a", kubeconfig, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
+        OperatorProcess(tmp_path / "b", kubeconfig, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
+    ):
+        for each in (first, second):
+            until(lambda each=each: "lease.taken" in each.log.read_text(), "both lead")
+        world.pool()
+        for number in range(4):
+            world.model(f"m{number}", replicas=2, maxReplicas=2)
+        made = [f"m{number}-{which}" for number in range(4) for which in (1, 2)]
+        for name in made:
+            world.reaches("Ready", name, 60)
+        assert world.worker_names() == sorted(made)
+        for number in range(4):
+            until(lambda number=number: world.model_status(f"m{number}").get("replicas") == 2, "it is told")
+    world.check()
+    for each in (first, second):
+        each.assert_clean()
+
+
 def test_an_operator_that_is_stopped_gives_its_lease_up_at_once(site, world, tmp_path):
     lease = f"{world.namespace}-lease"
     coordination = client.CoordinationV1Api(site.api)
