@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from modelpool_gateway import errors
 from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
-from modelpool_gateway.endpoints import check_path
+from modelpool_gateway.endpoints import check, takes
 from modelpool_gateway.errors import GatewayError
 from modelpool_gateway.models import Model, Models
 from modelpool_gateway.outlook import expect
@@ -123,14 +123,16 @@ class Holding:
     def _look(self, ticket: Ticket) -> Worker | None:
         if self.closed:
             raise errors.shutting_down()
+        upload = ticket.asked.upload
         worker = self._directory.choose(*ticket.key, self._monotonic(), ticket.tried)
-        if worker is not None:
-            worker.take()
-            ticket.worker = worker
-            return worker
+        # the rest is read only where it has to be; who is there takes most of what comes
+        if worker is not None and takes(worker.capability, ticket.path, upload=upload):
+            return _at(worker, ticket)
         members, models = list(self._directory.of(*ticket.key)), self._models.of(*ticket.key)
-        for capability in [*(model.capability for model in models), *(worker.capability for worker in members)][:1]:
-            check_path(ticket.path, capability)
+        capabilities = [*(model.capability for model in models), *(member.capability for member in members)]
+        check(capabilities, ticket.path, upload=upload)
+        if worker is not None:
+            return _at(worker, ticket)
         wanted = expect(members, models, ticket.tried, self._server_now())
         if wanted is not None:
             self._asker.want(wanted)
@@ -160,3 +162,10 @@ class Holding:
     def _forgive(self, ticket: Ticket) -> None:
         ticket.tried.clear()
         self._room.changed(ticket.key)
+
+
+def _at(worker: Worker, ticket: Ticket) -> Worker:
+    """Take a place at the worker."""
+    worker.take()
+    ticket.worker = worker
+    return worker

@@ -6,20 +6,19 @@ from typing import Any, Final
 
 import orjson
 
+from modelpool_api.inference import HEADER_STATE
 from modelpool_gateway import errors
 from modelpool_gateway.asgi import Message
 from modelpool_gateway.directory import Worker
 from modelpool_gateway.errors import ClientLeftError
-from modelpool_gateway.headers import answer_headers, find, request_head
+from modelpool_gateway.headers import WORKER, answer_headers, find, request_head
 from modelpool_gateway.pool import Pool
 from modelpool_gateway.progress import error_event
 from modelpool_gateway.ticket import Ticket
 from modelpool_gateway.upstream import Connection, UpstreamError
 
 #: A worker that takes no requests says in which state it is.
-_STATE: Final = b"x-modelpool-state"
-#: Statuses of answers that are looked at before they are passed on.
-_SUSPECT: Final = frozenset({401, 403, 404, 503})
+_STATE: Final = HEADER_STATE.lower().encode()
 #: Answers that have no body, nor a length.
 _BODILESS: Final = frozenset({204, 304})
 _MAX_ERROR_BYTES: Final = 16 * 1024
@@ -61,7 +60,7 @@ class Relay:
                 connection = None
                 connection = await self._connected(ticket, endpoint)
                 await self._begin(ticket, worker, connection)
-            if connection.status in _SUSPECT and await _refuses(connection):
+            if connection.status >= 400 and _refuses(connection, worker):
                 worker.refused()
                 return False
             worker.breaker.succeeded()
@@ -161,24 +160,20 @@ class Relay:
             raise ClientLeftError from None
 
 
-async def _refuses(connection: Connection) -> bool:
-    """Whether a worker takes no requests now, or the address is that of another model's worker by now.
+def _refuses(connection: Connection, worker: Worker) -> bool:
+    """Whether a worker takes no requests now, or the address is another worker's by now.
 
-    Raises `GatewayError` where it does not take the gateway's token: the client, whose key is another, must not think
-    that his is meant.
+    Who it is it says by a header: its errors tell of the request as well, which is the client's to write. One that does
+    not say who it is is taken for the one that was asked. Raises `GatewayError` where it does not take the gateway's
+    token: the client, whose key is another, must not think that his is meant.
     """
+    who = find(connection.headers, WORKER)
+    if who and who != worker.uid.encode():
+        return True
     if connection.status == 503:
         return bool(find(connection.headers, _STATE))
     if connection.status in (401, 403):
         raise errors.worker_refused_us()
-    length = find(connection.headers, b"content-length")
-    if not length.isdigit() or int(length) > _MAX_ERROR_BYTES:
-        return False
-    body = await _whole(connection)
-    content = _error_in(body)
-    if content is not None and content.get("code") == "model_not_found":
-        return True
-    connection.put_back(body)
     return False
 
 

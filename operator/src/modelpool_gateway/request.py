@@ -34,11 +34,15 @@ class BadRequestError(ValueError):
 
 
 class Asked(NamedTuple):
-    """Who is meant, whether the answer is a stream, and how long the worker shall stay afterwards (None: as it is)."""
+    """Who is meant, whether the answer is a stream, and how long the worker shall stay afterwards (None: as it is).
+
+    ``upload``: the body is a form or a picture, not JSON.
+    """
 
     model: str
     stream: bool = False
     keep_alive: float | None = None
+    upload: bool = False
 
 
 def read_request(content_type: str, query: str, body: bytes) -> Asked:
@@ -52,11 +56,11 @@ def read_request(content_type: str, query: str, body: bytes) -> Asked:
         return read_json(body)
     if kind == _FORM:
         try:
-            return Asked(read_model(read_field(body, content_type, "model")))
+            return Asked(read_model(read_field(body, content_type, "model")), upload=True)
         except FormError as error:
             raise BadRequestError(str(error)) from None
     if kind in _IMAGES:
-        return Asked(_named_in(query))
+        return Asked(_named_in(query), upload=True)
     raise BadRequestError(f"content of this type is not taken; expected one of {_KINDS}", status=415)
 
 

@@ -93,9 +93,9 @@ class Upstream:
         await answer(send, 429, b'{"error": {"message": "queue full"}}', retry_after="3")
 
     async def anothers(self, scope: Any, receive: Any, send: Any) -> None:
-        """A worker of another model, which has this one's address by now."""
+        """Another worker, which has this one's address by now."""
         body = b'{"error": {"message": "this worker serves another model", "code": "model_not_found"}}'
-        await answer(send, 404, body, content_length=str(len(body)))
+        await answer(send, 404, body, content_length=str(len(body)), x_modelpool_worker="another")
 
     async def stream(self, scope: Any, receive: Any, send: Any) -> None:
         """Two events; the second when told so, or never because the client has left."""
@@ -173,6 +173,8 @@ class Site:
         relay = Relay(self.pool, token_of, client_seconds)
         listing = Listing("ns", self.directory, self.models, lambda: NOW)
         self.proxy = Proxy("ns", self.models, self.holding, relay, self.bodies, listing, self.notes, self.notes, keys)
+        #: of the model m, once it is declared
+        self.capability = ""
         self._version = 0
 
     @asynccontextmanager
@@ -195,11 +197,13 @@ class Site:
             "labels": {"modelpool.dev/model": "m-object"},
         }
         status = {"state": state, "endpoint": endpoint, "reason": reason or f"Why{state}", "message": message}
-        obj = {"metadata": meta, "spec": {"model": {"name": "m"}, **spec}, "status": status}
+        served = {"name": "m", "capability": self.capability}
+        obj = {"metadata": meta, "spec": {"model": served, **spec}, "status": status}
         self.room.changed(self.directory.observe(obj))
 
     def declare(self, capability: str = "text-embedding", **status: Any) -> None:
         """The watch shows the Model of the name m."""
+        self.capability = capability
         self._version += 1
         meta = {
             "namespace": "ns",

@@ -20,14 +20,39 @@ async def test_an_address_that_is_anothers_by_now_is_left_for_the_models_own_wor
     assert len(one.asked) <= 1
 
 
-async def test_another_404_of_the_workers_is_passed_on(client, url, one):
+@pytest.mark.parametrize("code", ["not_found", "model_not_found"])
+@pytest.mark.parametrize("who", [{}, {"x_modelpool_worker": "a"}], ids=["of-no-name", "of-its-name"])
+async def test_a_404_of_the_workers_own_is_passed_on_and_says_nothing_of_the_worker(
+    client, url, gateway, one, who, code
+):
+    """A client can have a worker say that it serves another model: that must not take the worker from all others."""
+
     async def nothing_there(scope, receive, send):
-        body = b'{"error": {"message": "no such path", "code": "not_found"}}'
-        await answer(send, 404, body, content_length=str(len(body)))
+        await answer(send, 404, orjson.dumps({"error": {"message": "not here", "code": code}}), **who)
 
     one.behave = nothing_there
-    status, body, _ = await post(client, url)
-    assert (status, body["error"]["code"]) == (404, "not_found")
+    status, body, headers = await post(client, url)
+    assert (status, body["error"]["code"]) == (404, code)
+    assert "X-Modelpool-Worker" not in headers
+    one.behave = one.echo
+    assert (await post(client, url))[0] == 200
+    assert gateway.notes.retries == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+async def test_no_error_of_anothers_reaches_the_client(client, url, gateway, one, status):
+    async def anothers(scope, receive, send):
+        await answer(send, status, b"{}", x_modelpool_worker="another", x_modelpool_state="Loading")
+
+    one.behave = anothers
+    second = Upstream("b")
+    async with serving(second) as address:
+        asking = asyncio.create_task(post(client, url))
+        gateway.declare()
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("b", "Ready", address)
+        assert (await asking)[:2] == (200, {"by": "b"})
+    assert len(one.asked) == 1
 
 
 async def test_a_worker_that_loads_again_is_waited_for_and_asked_again(client, url, gateway, one):
