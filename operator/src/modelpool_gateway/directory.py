@@ -18,6 +18,8 @@ SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerSta
 COMING: Final = frozenset({WorkerState.SPAWNING, WorkerState.LOADING})
 
 Key = tuple[str, str]
+#: What a worker that will not serve again says of its state; nothing: it is another one.
+_ONE_WAY: Final = frozenset({b"", WorkerState.EVICTING.encode()})
 _NOBODY: Final[Mapping[str, "Worker"]] = {}
 
 
@@ -49,8 +51,9 @@ class Worker:
     capability: str = ""
     #: RFC 3339
     created: str = ""
-    #: how often its container was started again
+    #: how often its container was started again, and which process of it was heard last
     restarts: int = 0
+    boot: str = ""
 
     @property
     def serves(self) -> bool:
@@ -62,19 +65,38 @@ class Worker:
         """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last."""
         return max(self.in_flight, self.told_pending), self.in_flight, self.chosen
 
-    def take(self) -> None:
-        """A request is going to it; whoever says so gives it back in the end."""
+    def take(self) -> int:
+        """A request is going to it; whoever says so gives it back in the end. Returns the breaker's token for it."""
         self.in_flight += 1
-        self.breaker.began()
+        return self.breaker.began()
 
     def give_back(self) -> None:
         """A request has ended; the breaker is told of its own how."""
         self.in_flight -= 1
 
-    def refused(self) -> None:
-        """It takes no requests, whatever the watch says; what the watch says next counts again where it is news."""
-        if self.state in SERVING:
+    def refused(self, state: bytes, token: int, now: float) -> None:
+        """It takes no requests, whatever the watch says, being in this state; b"": the address is another worker's.
+
+        Going is one way. One that loads will be there again, which the watch does not tell while the operator is down.
+        """
+        if self.state not in SERVING:
+            return
+        if state in _ONE_WAY:
             self.gone = True
+        else:
+            self.breaker.busy(token, now)
+
+    def follow(self, seen: "Worker") -> None:
+        """Take a later view of it."""
+        restarted = seen.restarts != self.restarts or bool(self.boot and seen.boot and seen.boot != self.boot)
+        # who serves again after it did not is another process, too
+        if restarted or (seen.state in SERVING and self.state not in SERVING):
+            self.breaker.reset()
+        self.gone = self.gone and not restarted and seen.state in SERVING and seen.endpoint == self.endpoint
+        self.version, self.state, self.endpoint = seen.version, seen.state, seen.endpoint
+        self.reason, self.message = seen.reason, seen.message
+        self.told_pending, self.leaving = seen.told_pending, seen.leaving
+        self.restarts, self.boot = seen.restarts, seen.boot or self.boot
 
 
 class Directory:
@@ -103,12 +125,7 @@ class Directory:
             self._models.setdefault(model_key(seen), {})[seen.uid] = seen
             return model_key(seen)
         if seen.version > known.version:
-            known.version, known.state, known.endpoint = seen.version, seen.state, seen.endpoint
-            known.reason, known.message = seen.reason, seen.message
-            known.told_pending, known.leaving = seen.told_pending, seen.leaving
-            # going is one way: only another process of it, which loads first, takes requests again
-            known.gone = known.gone and known.state in SERVING and known.restarts == seen.restarts
-            known.restarts = seen.restarts
+            known.follow(seen)
         return model_key(known)
 
     def forget(self, uid: str) -> Key | None:
@@ -182,4 +199,5 @@ def read_worker(obj: Mapping[str, Any]) -> Worker:
         capability=spec["model"].get("capability") or "",
         created=meta.get("creationTimestamp") or "",
         restarts=int(status.get("restarts") or 0),
+        boot=(status.get("mirrored") or {}).get("bootID") or "",
     )

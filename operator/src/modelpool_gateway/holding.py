@@ -15,7 +15,7 @@ from modelpool_gateway.models import Model, Models
 from modelpool_gateway.outlook import expect
 from modelpool_gateway.progress import telling
 from modelpool_gateway.ticket import Ticket
-from modelpool_gateway.waiting_room import RoomFullError, WaitedTooLongError, WaitingRoom
+from modelpool_gateway.waiting_room import Again, RoomFullError, WaitedTooLongError, WaitingRoom
 from modelpool_operator.api.names import Reason
 
 #: Workers that have failed a request may have it again after so long, where nobody else is there to.
@@ -61,6 +61,8 @@ class Holding:
         self._observe_hold = observe_hold
         self._monotonic = monotonic
         self.closed = False
+        #: uids of the workers whose breaker's pause somebody will be told the end of
+        self._reminders: set[str] = set()
 
     def close(self) -> None:
         """Take nothing new, and tell all who wait so."""
@@ -86,7 +88,7 @@ class Holding:
             return self._look(ticket) or await self._held(ticket)
         except BaseException:
             if ticket.worker is not None:  # found in the very instant in which its time was over or its client left
-                ticket.worker.breaker.abandoned()
+                ticket.worker.breaker.abandoned(ticket.token)
                 self.release(ticket)
             raise
 
@@ -97,10 +99,13 @@ class Holding:
             return
         ticket.worker = None
         worker.give_back()
-        key = model_key(worker)
         if pause := worker.breaker.opens_in(self._monotonic()):
-            asyncio.get_running_loop().call_later(pause, self._room.changed, key)
-        self._room.place_free(key)
+            self._remind(worker, pause)
+        self._room.place_free(model_key(worker))
+
+    def closed_again(self, worker: Worker) -> None:
+        """Have all look who wait for a worker whose breaker has closed."""
+        self._room.changed(model_key(worker))
 
     def state_of(self, key: Key) -> str:
         """Return in our words what the worker that is on its way is doing."""
@@ -142,30 +147,40 @@ class Holding:
         began = self._monotonic()
         if ticket.deadline is None:
             ticket.deadline = began + self._bounds.seconds
-        again = None
-        if ticket.tried:
-            again = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._forgive, ticket)
+        again = Again(_AGAIN_SECONDS, lambda: self._forgiven(ticket)) if ticket.tried else None
         try:
             with ticket.leaving.cancels():
                 async with telling(ticket, lambda: self.state_of(ticket.key), self._bounds.progress_seconds):
-                    return await self._room.wait(ticket.key, lambda: self._look(ticket), ticket.deadline - began)
+                    seconds = ticket.deadline - began
+                    return await self._room.wait(ticket.key, lambda: self._look(ticket), seconds, again)
         except RoomFullError:
             raise errors.too_many_wait(self.load_seconds(ticket.key)) from None
         except WaitedTooLongError:
             state = self.state_of(ticket.key)
             raise errors.waited_too_long(self._bounds.seconds, state, self.load_seconds(ticket.key)) from None
         finally:
-            if again is not None:
-                again.cancel()
             self._observe_hold(self._monotonic() - began)
 
-    def _forgive(self, ticket: Ticket) -> None:
+    def _remind(self, worker: Worker, seconds: float) -> None:
+        """Have somebody look when a breaker's pause is over: all failures of a worker have one reminder together."""
+        if worker.uid in self._reminders:
+            return
+        self._reminders.add(worker.uid)
+        asyncio.get_running_loop().call_later(seconds, self._pause_over, worker)
+
+    def _pause_over(self, worker: Worker) -> None:
+        self._reminders.discard(worker.uid)
+        if pause := worker.breaker.opens_in(self._monotonic()):  # it has failed once more since
+            self._remind(worker, pause)
+        else:
+            self._room.place_free(model_key(worker))  # one is on trial, no more
+
+    def _forgiven(self, ticket: Ticket) -> Worker | None:
         ticket.tried.clear()
-        self._room.changed(ticket.key)
+        return self._look(ticket)
 
 
 def _at(worker: Worker, ticket: Ticket) -> Worker:
     """Take a place at the worker."""
-    worker.take()
-    ticket.worker = worker
+    ticket.worker, ticket.token = worker, worker.take()
     return worker

@@ -158,7 +158,7 @@ class Proxy:
                     self._keep(ticket, worker)
                     return
             except UpstreamError as error:
-                worker.breaker.failed(self._monotonic())
+                worker.breaker.failed(ticket.token, self._monotonic())
                 ticket.tried.add(worker.uid)
                 ticket.failures += 1
                 if error.late:
@@ -166,10 +166,10 @@ class Proxy:
                 if ticket.failures >= _TRIES:
                     raise errors.cut_off() from None
             except BrokenOffError:
-                worker.breaker.failed(self._monotonic())
+                worker.breaker.failed(ticket.token, self._monotonic())
                 raise
             finally:
-                worker.breaker.abandoned()
+                worker.breaker.abandoned(ticket.token)
                 self._holding.release(ticket)
             self._tally.retried()
 

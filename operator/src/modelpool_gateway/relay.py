@@ -1,6 +1,7 @@
 """One request to one worker, and the answer back: bytes are passed on as they come."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -32,13 +33,23 @@ class BrokenOffError(Exception):
 class Relay:
     """Asks workers. ``token_of`` gives the token of a pool whose workers' ports are closed, None for others.
 
-    A client that does not take what is sent to it within ``client_seconds`` has left.
+    A client that does not take what is sent to it within ``client_seconds`` has left. ``closed_again`` is told of each
+    worker whose breaker an answer has closed.
     """
 
-    def __init__(self, pool: Pool, token_of: Callable[[str], str | None], client_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        token_of: Callable[[str], str | None],
+        client_seconds: float = 60.0,
+        closed_again: Callable[[Worker], None] = lambda _worker: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pool = pool
         self._token_of = token_of
         self._client_seconds = client_seconds
+        self._closed_again = closed_again
+        self._monotonic = monotonic
 
     async def ask(self, ticket: Ticket, worker: Worker) -> bool:
         """Have a worker answer; return False where it refuses as one that takes no requests, or is another's by now.
@@ -60,10 +71,11 @@ class Relay:
                 connection = None
                 connection = await self._connected(ticket, endpoint)
                 await self._begin(ticket, worker, connection)
-            if connection.status >= 400 and _refuses(connection, worker):
-                worker.refused()
+            if connection.status >= 400 and (state := _refuses(connection, worker)) is not None:
+                worker.refused(state, ticket.token, self._monotonic())
                 return False
-            worker.breaker.succeeded()
+            if worker.breaker.succeeded():
+                self._closed_again(worker)
             ticket.body.let_go()
             await self._pass_on(ticket, connection)
         except UpstreamError:
@@ -160,8 +172,8 @@ class Relay:
             raise ClientLeftError from None
 
 
-def _refuses(connection: Connection, worker: Worker) -> bool:
-    """Whether a worker takes no requests now, or the address is another worker's by now.
+def _refuses(connection: Connection, worker: Worker) -> bytes | None:
+    """Return the state in which a worker takes no requests, b"" where the address is another worker's, else None.
 
     Who it is it says by a header: its errors tell of the request as well, which is the client's to write. One that does
     not say who it is is taken for the one that was asked. Raises `GatewayError` where it does not take the gateway's
@@ -169,12 +181,12 @@ def _refuses(connection: Connection, worker: Worker) -> bool:
     """
     who = find(connection.headers, WORKER)
     if who and who != worker.uid.encode():
-        return True
+        return b""
     if connection.status == 503:
-        return bool(find(connection.headers, _STATE))
+        return find(connection.headers, _STATE) or None
     if connection.status in (401, 403):
         raise errors.worker_refused_us()
-    return False
+    return None
 
 
 async def _whole(connection: Connection) -> bytes:

@@ -29,6 +29,8 @@ class Ticket:
     failures: int = 0
     #: the worker that it has a place at; whoever takes the place says so in the worker, and gives it back
     worker: Worker | None = None
+    #: the breaker's token there
+    token: int = 0
     #: monotonic time until which it may be held; set when that begins
     deadline: float | None = None
     #: what the client has been answered: the status, 0 as long as there is none

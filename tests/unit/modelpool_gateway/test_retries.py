@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from modelpool_gateway.pool import Pool
+from modelpool_gateway.request import Asked
+from modelpool_gateway.ticket import Ticket
 from modelpool_gateway.waiting_room import Bounds
 from unit.modelpool_gateway.site import PATH, Site, Upstream, answer, post, read_cut, serving, until
 
@@ -72,6 +74,45 @@ async def test_a_worker_that_loads_again_is_waited_for_and_asked_again(client, u
     gateway.show("a", "Ready", worker.endpoint)
     assert (await asking)[:2] == (200, {"by": "a"})
     assert gateway.notes.retries == 1
+
+
+async def test_a_worker_that_loads_again_is_asked_again_though_the_watch_never_tells_of_it(client, url, gateway, one):
+    """The operator is down: nobody writes what has become of the worker."""
+
+    async def loading(scope, receive, send):
+        await answer(send, 503, b"{}", x_modelpool_state="Loading")
+
+    one.behave = loading
+    gateway.declare()
+    asking = asyncio.create_task(post(client, url))
+    await until(lambda: len(gateway.room) == 1)
+    one.behave = one.echo
+    assert (await asking)[:2] == (200, {"by": "a"})
+    assert len(one.asked) == 2
+
+
+async def test_all_failures_of_a_worker_have_one_reminder_together_and_nobody_else_looks(client, gateway, url):
+    """A worker dies with all that it had: what follows takes one look of each, not each one's look of all."""
+    gateway.declare()
+    gateway.show("b", "Loading")
+    tickets = [held_ticket() for _ in range(100)]
+    gateway.show("a", "Ready", "http://127.0.0.1:1")
+    for ticket in tickets:
+        await gateway.holding.worker_for(ticket)
+    timers = []
+    loop = asyncio.get_running_loop()
+    (worker,) = [each for each in gateway.directory.of("ns", "m") if each.name == "a"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_later", lambda seconds, call, *given: timers.append((call, given)))
+        for ticket in tickets:
+            worker.breaker.failed(ticket.token, gateway.holding._monotonic())
+            gateway.holding.release(ticket)
+    assert len(timers) == 1
+    assert gateway.in_flight == [0, 0]
+
+
+def held_ticket() -> Ticket:
+    return Ticket(("ns", "m"), Asked("m"), PATH, b"", b"", None, None, None)  # type: ignore[arg-type]
 
 
 async def test_a_refusal_that_arrives_after_the_watch_has_told_of_it_does_not_count_for_the_next_life(
