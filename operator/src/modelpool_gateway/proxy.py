@@ -32,8 +32,8 @@ _log = structlog.get_logger(__name__)
 
 #: Workers that may fail one request, at most.
 _TRIES: Final = 4
-#: Forms of more bytes than this are read beside the event loop.
-_BIG_FORM: Final = 256 * 1024
+#: Bodies of more bytes than this are read beside the event loop.
+_BIG_BODY: Final = 64 * 1024
 
 
 class Tally(Protocol):
@@ -198,7 +198,7 @@ def _check(key: ApiKey | None, model: str) -> None:
 
 async def _read(content_type: str, query: str, body: bytes) -> Asked:
     try:
-        if len(body) > _BIG_FORM and content_type[:9].lower() == "multipart":
+        if len(body) > _BIG_BODY:
             return await asyncio.to_thread(read_request, content_type, query, body)
         return read_request(content_type, query, body)
     except BadRequestError as error:
