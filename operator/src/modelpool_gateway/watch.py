@@ -69,12 +69,19 @@ class Feed:
             except ApiError as error:
                 if error.status in (_GONE, 404):
                     self._version = ""  # too old to go on from
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 8))
-                self._failures += 1
+                pause = self._next_pause()
                 _log.warning("watch.broken", path=self._path, error=type(error).__name__, status=error.status)
+            except Exception as error:  # what nobody has thought of must not end all that is served meanwhile
+                self._version = ""  # whatever was half taken is in the next list
+                pause = self._next_pause()
+                _log.error("watch.failed", path=self._path, error=type(error).__name__)
             self._moved = self._monotonic()
             if pause:
                 await self._sleep(pause)
+
+    def _next_pause(self) -> float:
+        self._failures += 1
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 8))
 
     async def _follow(self) -> None:
         """Read the list where there is none to go on from, then follow what changes for a while."""
