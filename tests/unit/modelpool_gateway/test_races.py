@@ -237,7 +237,7 @@ async def test_when_a_trial_begins_to_be_answered_all_who_wait_go_on(client):
         for _ in range(3):
             worker.breaker.failed(worker.breaker.began(), -100.0)
         asking = [asyncio.create_task(client.post(url + PATH, json={"model": "m"})) for _ in range(11)]
-        await until(lambda: len(gateway.room) == 10)
+        await until(lambda: len(gateway.room) == 10 and upstream.asked)
         assert len(upstream.asked) == 1
         told.set()
         answers = await asyncio.gather(*asking)
