@@ -49,7 +49,7 @@ class Gateway:
         holding = Holding(self._directory, models, room, self._demand, now, bounds, metrics.held)
         tokens = PoolTokens(Path(settings.tokens_folder)) if settings.tokens_folder else None
         token_of: Callable[[str], str | None] = tokens.of if tokens else lambda _pool: None
-        relay = Relay(self._pool, token_of, settings.client_seconds, holding.closed_again)
+        relay = Relay(self._pool, token_of, settings.client_seconds, holding.closed_again, holding.turned_away)
         keys = ApiKeys(Path(settings.keys_folder)) if settings.keys_folder else None
         listing = Listing(namespace, self._directory, models, now)
         self._proxy = Proxy(namespace, models, holding, relay, bodies, listing, self._demand, metrics, keys)

@@ -20,6 +20,8 @@ from modelpool_operator.api.names import Reason
 
 #: Workers that have failed a request may have it again after so long, where nobody else is there to.
 _AGAIN_SECONDS: Final = 1.0
+#: So often may workers have no room for one that was held.
+_TURNS: Final = 8
 _REASONS: Final = frozenset(map(str, Reason))
 
 
@@ -138,7 +140,7 @@ class Holding:
         check(capabilities, ticket.path, upload=upload)
         if worker is not None:
             return _at(worker, ticket)
-        wanted = expect(members, models, ticket.tried, self._server_now())
+        wanted = expect(members, models, ticket.tried - ticket.full, self._server_now())
         if wanted is not None:
             self._asker.want(wanted)
         return None
@@ -161,6 +163,23 @@ class Holding:
         finally:
             self._observe_hold(self._monotonic() - began)
 
+    def turned_away(self, ticket: Ticket) -> bool:
+        """Note that the ticket's worker has no room for it; return whether it goes on, else its client hears of it.
+
+        It goes to any other that it has not been to. One that was held before has been let go with all others at once,
+        and what it may wait is not over: it comes again a few times.
+        """
+        if ticket.worker is None:
+            return False
+        ticket.tried.add(ticket.worker.uid)
+        ticket.full.add(ticket.worker.uid)
+        ticket.turned_away += 1
+        now = self._monotonic()
+        if self._directory.choose(*ticket.key, now, ticket.tried) is not None:
+            return True
+        waits = ticket.deadline is not None and now + _AGAIN_SECONDS < ticket.deadline
+        return waits and ticket.turned_away <= _TURNS
+
     def _remind(self, worker: Worker, seconds: float) -> None:
         """Have somebody look when a breaker's pause is over: all failures of a worker have one reminder together."""
         if worker.uid in self._reminders:
@@ -177,6 +196,7 @@ class Holding:
 
     def _forgiven(self, ticket: Ticket) -> Worker | None:
         ticket.tried.clear()
+        ticket.full.clear()
         return self._look(ticket)
 
 

@@ -20,6 +20,7 @@ from modelpool_gateway.upstream import Connection, UpstreamError
 
 #: A worker that takes no requests says in which state it is.
 _STATE: Final = HEADER_STATE.lower().encode()
+_FULL: Final = 429
 #: Answers that have no body, nor a length.
 _BODILESS: Final = frozenset({204, 304})
 _MAX_ERROR_BYTES: Final = 16 * 1024
@@ -34,7 +35,8 @@ class Relay:
     """Asks workers. ``token_of`` gives the token of a pool whose workers' ports are closed, None for others.
 
     A client that does not take what is sent to it within ``client_seconds`` has left. ``closed_again`` is told of each
-    worker whose breaker an answer has closed.
+    worker whose breaker an answer has closed. ``goes_on`` says whether a request that its worker has no room for goes
+    to another one, or to it again.
     """
 
     def __init__(
@@ -43,16 +45,19 @@ class Relay:
         token_of: Callable[[str], str | None],
         client_seconds: float = 60.0,
         closed_again: Callable[[Worker], None] = lambda _worker: None,
+        goes_on: Callable[[Ticket], bool] = lambda _ticket: False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._token_of = token_of
         self._client_seconds = client_seconds
-        self._closed_again = closed_again
+        self._closed_again, self._goes_on = closed_again, goes_on
         self._monotonic = monotonic
 
     async def ask(self, ticket: Ticket, worker: Worker) -> bool:
-        """Have a worker answer; return False where it refuses as one that takes no requests, or is another's by now.
+        """Have a worker answer; return False where the request goes on to another one, or waits.
+
+        So it is where a worker takes no requests, has no room for this one, or is another's by now.
 
         Raises `UpstreamError` where it failed before a byte of its answer was passed on, `BrokenOffError` where it
         failed later, `ClientLeftError` and `GatewayError`.
@@ -76,6 +81,8 @@ class Relay:
                 return False
             if worker.breaker.succeeded():
                 self._closed_again(worker)
+            if connection.status == _FULL and self._goes_on(ticket):
+                return False
             ticket.body.let_go()
             await self._pass_on(ticket, connection)
         except UpstreamError:

@@ -24,9 +24,12 @@ class Ticket:
     send: Send
     #: the client wants a stream, and to be told in it what it waits for
     progress: bool = False
-    #: uids of the workers that have failed it
+    #: uids of the workers that have failed it, or had no room for it
     tried: set[str] = field(default_factory=set)
     failures: int = 0
+    #: those of them that had no room for it, and how often one had none
+    full: set[str] = field(default_factory=set)
+    turned_away: int = 0
     #: the worker that it has a place at; whoever takes the place says so in the worker, and gives it back
     worker: Worker | None = None
     #: the breaker's token there

@@ -170,7 +170,7 @@ class Site:
         self.holding = Holding(
             self.directory, self.models, self.room, self.notes, lambda: NOW, HoldBounds(hold_seconds, 0.02)
         )
-        relay = Relay(self.pool, token_of, client_seconds, self.holding.closed_again)
+        relay = Relay(self.pool, token_of, client_seconds, self.holding.closed_again, self.holding.turned_away)
         listing = Listing("ns", self.directory, self.models, lambda: NOW)
         self.proxy = Proxy("ns", self.models, self.holding, relay, self.bodies, listing, self.notes, self.notes, keys)
         #: of the model m, once it is declared

@@ -263,6 +263,66 @@ async def test_more_than_a_worker_gets_at_once_waits_for_a_place_and_all_are_ans
     assert gateway.in_flight == [0]
 
 
+async def test_a_full_workers_sibling_is_asked_before_the_client_hears_of_it(client, url, gateway, one):
+    one.behave = one.busy
+    second = Upstream("b")
+    async with serving(second) as address:
+        gateway.show("b", "Ready", address)
+        assert [(await post(client, url))[:2] for _ in range(4)] == [(200, {"by": "b"})] * 4
+        second.behave = second.busy
+        one.asked.clear()
+        second.asked.clear()
+        status, body, headers = await post(client, url)
+    assert (status, body["error"]["message"], headers["Retry-After"]) == (429, "queue full", "3")
+    assert (len(one.asked), len(second.asked)) == (1, 1), "each once"
+    assert gateway.in_flight == [0, 0]
+
+
+async def test_the_only_worker_that_is_full_is_not_asked_again_for_one_that_was_not_held(client, url, gateway, one):
+    gateway.declare()
+    one.behave = one.busy
+    assert (await post(client, url))[0] == 429
+    assert len(one.asked) == 1
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["model", "worker-alone"])
+@pytest.mark.parametrize(("refusals", "status"), [(3, 200), (100, 429)], ids=["for-a-while", "for-ever"])
+async def test_those_who_were_held_and_let_go_together_come_again_a_few_times(
+    client, url, gateway, monkeypatch, refusals, status, declared
+):
+    """More were held, by all gateways, than the worker takes at once."""
+    monkeypatch.setattr("modelpool_gateway.holding._AGAIN_SECONDS", 0.01)
+    upstream = Upstream()
+
+    async def full_at_first(scope, receive, send):
+        await (upstream.busy if len(upstream.asked) <= refusals else upstream.echo)(scope, receive, send)
+
+    upstream.behave = full_at_first
+    if declared:
+        gateway.declare()
+    gateway.show("a", "Loading")
+    async with serving(upstream) as address:
+        asking = asyncio.create_task(post(client, url))
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("a", "Ready", address)
+        assert (await asking)[0] == status
+    assert len(upstream.asked) == min(refusals, 8) + 1
+    (worker,) = gateway.directory.of("ns", "m")
+    assert worker.breaker.failures == 0
+
+
+async def test_who_has_no_time_left_hears_that_the_worker_is_full(client):
+    gateway, upstream = Site(hold_seconds=0.5), Upstream()
+    upstream.behave = upstream.busy
+    gateway.show("a", "Loading")
+    async with serving(upstream) as address, gateway.serving() as url:
+        asking = asyncio.create_task(post(client, url))
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("a", "Ready", address)
+        assert (await asking)[0] == 429
+    assert len(upstream.asked) == 1
+
+
 @pytest.mark.parametrize(("seconds", "kept"), [(0, 0), (-1, -1), ("5m", 300), (0.2, 1)], ids=repr)
 async def test_keep_alive_is_told_of_once_the_request_is_answered(client, url, gateway, one, seconds, kept):
     gateway.declare()
