@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from modelpool_api import WorkerState, parse_state
 from modelpool_gateway.breaker import Breaker
-from modelpool_operator.api.names import LABEL_MODEL
+from modelpool_operator.api.names import LABEL_MODEL, LABEL_TEMPLATE
 
 #: States in which a worker takes requests.
 SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerState.IDLE})
@@ -54,6 +54,10 @@ class Worker:
     #: how often its container was started again, and which process of it was heard last
     restarts: int = 0
     boot: str = ""
+    #: hash of the template that it was made from
+    template: str = ""
+    #: its Model's workers are made from another one now
+    old: bool = False
 
     @property
     def serves(self) -> bool:
@@ -61,9 +65,12 @@ class Worker:
         return self.state in SERVING and bool(self.endpoint) and not self.leaving and not self.gone
 
     @property
-    def load(self) -> tuple[int, int, int]:
-        """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last."""
-        return max(self.in_flight, self.told_pending), self.in_flight, self.chosen
+    def load(self) -> tuple[bool, int, int, int]:
+        """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last.
+
+        Those that are being replaced come last, so that they come to rest; else none of them could ever go.
+        """
+        return self.old, max(self.in_flight, self.told_pending), self.in_flight, self.chosen
 
     def take(self) -> int:
         """A request is going to it; whoever says so gives it back in the end. Returns the breaker's token for it."""
@@ -149,6 +156,12 @@ class Directory:
                 changed.add(key)
         return changed
 
+    def mark(self, key: Key, templates: Mapping[str, str]) -> None:
+        """Note which of a model's workers are old; ``templates`` are the present ones, by the name of the Model."""
+        for worker in self._models.get(key, _NOBODY).values():
+            present = templates.get(worker.owner)
+            worker.old = bool(present and worker.template and worker.template != present)
+
     def of(self, namespace: str, model: str) -> Iterator[Worker]:
         """Iterate over a model's workers, whatever they are doing."""
         return iter(self._models.get((namespace, model), {}).values())
@@ -158,7 +171,7 @@ class Directory:
         return (namespace, model) in self._models
 
     def choose(self, namespace: str, model: str, now: float, tried: Container[str] = ()) -> Worker | None:
-        """Return the worker to ask: serving, not tried yet, its breaker closed, the fewest pending. None: none is."""
+        """Return the worker to ask: serving, not tried yet, its breaker closed, the least `load`. None: none is."""
         chosen: Worker | None = None
         for worker in self._models.get((namespace, model), _NOBODY).values():
             if not worker.serves or worker.in_flight >= self._most or worker.uid in tried:
@@ -181,7 +194,7 @@ def model_key(worker: Worker) -> Key:
 def read_worker(obj: Mapping[str, Any]) -> Worker:
     """Read what routing needs of a ModelWorker; raises KeyError or ValueError for what is none."""
     meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
-    state = status.get("state")
+    state, labels = status.get("state"), meta.get("labels") or {}
     return Worker(
         uid=meta["uid"],
         namespace=meta["namespace"],
@@ -195,7 +208,8 @@ def read_worker(obj: Mapping[str, Any]) -> Worker:
         told_pending=int(status.get("pendingRequests") or 0),
         leaving=bool(spec.get("shutdown")) or "deletionTimestamp" in meta,
         pool=spec.get("pool") or "",
-        owner=(meta.get("labels") or {}).get(LABEL_MODEL) or "",
+        owner=labels.get(LABEL_MODEL) or "",
+        template=labels.get(LABEL_TEMPLATE) or "",
         capability=spec["model"].get("capability") or "",
         created=meta.get("creationTimestamp") or "",
         restarts=int(status.get("restarts") or 0),

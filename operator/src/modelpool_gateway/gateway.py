@@ -54,8 +54,8 @@ class Gateway:
         listing = Listing(namespace, self._directory, models, now)
         self._proxy = Proxy(namespace, models, holding, relay, bodies, listing, self._demand, metrics, keys)
         self._feeds = (
-            feed_of_workers(client, namespace, self._directory, room),
-            feed_of_models(client, namespace, models, room),
+            feed_of_workers(client, namespace, self._directory, holding.changed),
+            feed_of_models(client, namespace, models, holding.changed),
         )
         metrics.registry.register(StateCollector(self._directory, room, bodies))
         self._admin = Admin(self._alive, self._ready, metrics.registry)

@@ -71,6 +71,11 @@ class Holding:
         self.closed = True
         self._room.all_changed()
 
+    def changed(self, key: Key) -> None:
+        """The workers of a model, or its Models, are others now: have all look who wait for it."""
+        self._directory.mark(key, {model.name: model.template for model in self._models.of(*key)})
+        self._room.changed(key)
+
     def wanted(self) -> Iterator[Model]:
         """Iterate over the Models that somebody waits for now."""
         for key in self._room.waited_for():

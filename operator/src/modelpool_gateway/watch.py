@@ -10,7 +10,6 @@ import structlog
 
 from modelpool_gateway.directory import Directory, Key, read_worker
 from modelpool_gateway.models import Models, read_model
-from modelpool_gateway.waiting_room import WaitingRoom
 from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient
@@ -115,7 +114,7 @@ class Feed:
         return True
 
 
-def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, room: WaitingRoom[Key]) -> Feed:
+def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, changed: Callable[[Key], None]) -> Feed:
     """Return the feed of a namespace's ModelWorkers."""
 
     def forget(uid: str) -> Iterable[Key]:
@@ -129,12 +128,10 @@ def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, ro
         directory.replace,
         lambda obj: (directory.observe(obj),),
         forget,
-        room.changed,
+        changed,
     )
 
 
-def feed_of_models(client: KubeClient, namespace: str, models: Models, room: WaitingRoom[Key]) -> Feed:
+def feed_of_models(client: KubeClient, namespace: str, models: Models, changed: Callable[[Key], None]) -> Feed:
     """Return the feed of a namespace's Models."""
-    return Feed(
-        client, paths.models(namespace), read_model, models.replace, models.observe, models.forget, room.changed
-    )
+    return Feed(client, paths.models(namespace), read_model, models.replace, models.observe, models.forget, changed)

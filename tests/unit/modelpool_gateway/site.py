@@ -186,7 +186,16 @@ class Site:
         finally:
             self.pool.close()
 
-    def show(self, name: str, state: str, endpoint: str = "", message: str = "", reason: str = "", **spec: Any) -> None:
+    def show(
+        self,
+        name: str,
+        state: str,
+        endpoint: str = "",
+        message: str = "",
+        reason: str = "",
+        template: str = "",
+        **spec: Any,
+    ) -> None:
         """The watch shows a worker of the model m."""
         self._version += 1
         meta = {
@@ -194,12 +203,12 @@ class Site:
             "name": name,
             "uid": name,
             "resourceVersion": str(self._version),
-            "labels": {"modelpool.dev/model": "m-object"},
+            "labels": {"modelpool.dev/model": "m-object", "modelpool.dev/template": template},
         }
         status = {"state": state, "endpoint": endpoint, "reason": reason or f"Why{state}", "message": message}
         served = {"name": "m", "capability": self.capability}
         obj = {"metadata": meta, "spec": {"model": served, **spec}, "status": status}
-        self.room.changed(self.directory.observe(obj))
+        self.holding.changed(self.directory.observe(obj))
 
     def declare(self, capability: str = "text-embedding", **status: Any) -> None:
         """The watch shows the Model of the name m."""
@@ -215,7 +224,7 @@ class Site:
         }
         spec = {"worker": {"model": {"name": "m", "capability": capability}}}
         for key in self.models.observe({"metadata": meta, "spec": spec, "status": {"observedGeneration": 1, **status}}):
-            self.room.changed(key)
+            self.holding.changed(key)
 
     @property
     def in_flight(self) -> list[int]:

@@ -54,6 +54,24 @@ def test_the_fewest_pending_is_asked_by_our_own_count_and_by_what_the_workers_te
     assert chosen(found) == "c"
 
 
+def test_those_that_are_being_replaced_come_to_rest_while_others_serve():
+    def of(template: str, owner: str = "x") -> dict:
+        return {"labels": {"modelpool.dev/template": template, "modelpool.dev/model": owner}}
+
+    found = directory(
+        seen("a", **of("1")), seen("b", pending=5, **of("2")), seen("c", pending=9, **of("1", "y")), seen("d", "Idle")
+    )
+    found.mark(("ns", "m"), {"x": "2"})
+    assert [worker.name for worker in found.of("ns", "m") if worker.old] == ["a"]
+    found.forget("uid-d")
+    assert [chosen(found) for _ in range(3)] == ["b"] * 3
+    assert chosen(found, tried=["uid-b", "uid-c"]) == "a", "better than none"
+    found.observe(seen("a", "Processing", version=2, **of("1")))
+    assert chosen(found) == "b"
+    found.mark(("ns", "m"), {"x": "", "y": "1"})
+    assert chosen(found) == "a", "nothing is known of the present one"
+
+
 def test_equals_are_asked_in_turn():
     found = directory(seen("a"), seen("b"), seen("c"))
     assert [chosen(found) for _ in range(6)] == ["a", "b", "c", "a", "b", "c"]

@@ -36,7 +36,7 @@ class Watching:
     def __init__(self, client) -> None:
         self.directory = Directory()
         self.room: WaitingRoom = WaitingRoom(Bounds())
-        self.feed = feed_of_workers(client, "ns", self.directory, self.room)
+        self.feed = feed_of_workers(client, "ns", self.directory, self.room.changed)
         self.pauses: list[float] = []
         self.feed._sleep = self.pause
         self.changed: list[tuple[str, str]] = []
@@ -196,7 +196,7 @@ async def test_a_crd_that_is_not_there_yet_is_waited_for(server):
 async def test_models_are_followed_as_workers_are(server):
     async with server.running() as client:
         models, room = Models(), WaitingRoom(Bounds())
-        feed = feed_of_models(client, "ns", models, room)
+        feed = feed_of_models(client, "ns", models, room.changed)
         server.put(MODELS, model("x"))
         task = asyncio.create_task(feed.run())
         await until(lambda: server.watched(MODELS))
@@ -211,7 +211,7 @@ async def test_models_are_followed_as_workers_are(server):
 async def test_those_who_wait_are_woken_by_what_the_watch_tells(server):
     async with server.running() as client:
         directory, room = Directory(), WaitingRoom(Bounds())
-        feed = feed_of_workers(client, "ns", directory, room)
+        feed = feed_of_workers(client, "ns", directory, room.changed)
         task = asyncio.create_task(feed.run())
         waiting = asyncio.create_task(room.wait(("ns", "m"), lambda: directory.choose("ns", "m", 0.0), 5))
         await until(lambda: server.watched(WORKERS))
@@ -224,7 +224,7 @@ async def test_those_who_wait_are_woken_by_what_the_watch_tells(server):
 async def test_a_feed_that_does_nothing_any_more_is_not_alive(server):
     async with server.running() as client:
         now = 0.0
-        feed = feed_of_workers(client, "ns", Directory(), WaitingRoom(Bounds()))
+        feed = feed_of_workers(client, "ns", Directory(), WaitingRoom(Bounds()).changed)
         feed._monotonic = lambda: now
         feed._moved = now
         assert feed.alive()
