@@ -83,7 +83,10 @@ class Demand:
         """Write for ever what is to be written."""
         while True:
             self._news.clear()
-            await self.write_due()
+            try:
+                await self.write_due()
+            except Exception as error:  # what nobody has thought of must not end all that is served meanwhile
+                _log.error("demand.failed", error=type(error).__name__)
             try:
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._news.wait()
@@ -138,11 +141,12 @@ class Demand:
         try:
             async with gate:
                 await self._put(wish.model, body)
-        except ApiError as error:
-            pause = error.retry_after or min(SPACING_SECONDS, _FIRST_PAUSE * 2 ** min(wish.failures, 8))
+        except Exception as error:
+            known = error if isinstance(error, ApiError) else ApiError("")
+            pause = known.retry_after or min(SPACING_SECONDS, _FIRST_PAUSE * 2 ** min(wish.failures, 8))
             wish.failures += 1
             wish.not_before = self._monotonic() + pause
-            _log.warning("demand.unwritten", model=wish.model.name, error=type(error).__name__, status=error.status)
+            _log.warning("demand.unwritten", model=wish.model.name, error=type(error).__name__, status=known.status)
             return False
         wish.failures = 0
         return True

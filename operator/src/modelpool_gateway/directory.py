@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from modelpool_api import WorkerState, parse_state
 from modelpool_gateway.breaker import Breaker
-from modelpool_operator.api.names import LABEL_MODEL
+from modelpool_operator.api.names import LABEL_MODEL, LABEL_TEMPLATE
 
 #: States in which a worker takes requests.
 SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerState.IDLE})
@@ -18,6 +18,8 @@ SERVING: Final = frozenset({WorkerState.READY, WorkerState.PROCESSING, WorkerSta
 COMING: Final = frozenset({WorkerState.SPAWNING, WorkerState.LOADING})
 
 Key = tuple[str, str]
+#: What a worker that will not serve again says of its state; nothing: it is another one.
+_ONE_WAY: Final = frozenset({b"", WorkerState.EVICTING.encode()})
 _NOBODY: Final[Mapping[str, "Worker"]] = {}
 
 
@@ -49,8 +51,13 @@ class Worker:
     capability: str = ""
     #: RFC 3339
     created: str = ""
-    #: how often its container was started again
+    #: how often its container was started again, and which process of it was heard last
     restarts: int = 0
+    boot: str = ""
+    #: hash of the template that it was made from
+    template: str = ""
+    #: its Model's workers are made from another one now
+    old: bool = False
 
     @property
     def serves(self) -> bool:
@@ -58,23 +65,45 @@ class Worker:
         return self.state in SERVING and bool(self.endpoint) and not self.leaving and not self.gone
 
     @property
-    def load(self) -> tuple[int, int, int]:
-        """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last."""
-        return max(self.in_flight, self.told_pending), self.in_flight, self.chosen
+    def load(self) -> tuple[bool, int, int, int]:
+        """Sort key of the choice: what is pending there by the larger of both accounts, then who was chosen last.
 
-    def take(self) -> None:
-        """A request is going to it; whoever says so gives it back in the end."""
+        Those that are being replaced come last, so that they come to rest; else none of them could ever go.
+        """
+        return self.old, max(self.in_flight, self.told_pending), self.in_flight, self.chosen
+
+    def take(self) -> int:
+        """A request is going to it; whoever says so gives it back in the end. Returns the breaker's token for it."""
         self.in_flight += 1
-        self.breaker.began()
+        return self.breaker.began()
 
     def give_back(self) -> None:
         """A request has ended; the breaker is told of its own how."""
         self.in_flight -= 1
 
-    def refused(self) -> None:
-        """It takes no requests, whatever the watch says; what the watch says next counts again where it is news."""
-        if self.state in SERVING:
+    def refused(self, state: bytes, token: int, now: float) -> None:
+        """It takes no requests, whatever the watch says, being in this state; b"": the address is another worker's.
+
+        Going is one way. One that loads will be there again, which the watch does not tell while the operator is down.
+        """
+        if self.state not in SERVING:
+            return
+        if state in _ONE_WAY:
             self.gone = True
+        else:
+            self.breaker.busy(token, now)
+
+    def follow(self, seen: "Worker") -> None:
+        """Take a later view of it."""
+        restarted = seen.restarts != self.restarts or bool(self.boot and seen.boot and seen.boot != self.boot)
+        # who serves again after it did not is another process, too
+        if restarted or (seen.state in SERVING and self.state not in SERVING):
+            self.breaker.reset()
+        self.gone = self.gone and not restarted and seen.state in SERVING and seen.endpoint == self.endpoint
+        self.version, self.state, self.endpoint = seen.version, seen.state, seen.endpoint
+        self.reason, self.message = seen.reason, seen.message
+        self.told_pending, self.leaving = seen.told_pending, seen.leaving
+        self.restarts, self.boot = seen.restarts, seen.boot or self.boot
 
 
 class Directory:
@@ -103,12 +132,7 @@ class Directory:
             self._models.setdefault(model_key(seen), {})[seen.uid] = seen
             return model_key(seen)
         if seen.version > known.version:
-            known.version, known.state, known.endpoint = seen.version, seen.state, seen.endpoint
-            known.reason, known.message = seen.reason, seen.message
-            known.told_pending, known.leaving = seen.told_pending, seen.leaving
-            # going is one way: only another process of it, which loads first, takes requests again
-            known.gone = known.gone and known.state in SERVING and known.restarts == seen.restarts
-            known.restarts = seen.restarts
+            known.follow(seen)
         return model_key(known)
 
     def forget(self, uid: str) -> Key | None:
@@ -132,6 +156,12 @@ class Directory:
                 changed.add(key)
         return changed
 
+    def mark(self, key: Key, templates: Mapping[str, str]) -> None:
+        """Note which of a model's workers are old; ``templates`` are the present ones, by the name of the Model."""
+        for worker in self._models.get(key, _NOBODY).values():
+            present = templates.get(worker.owner)
+            worker.old = bool(present and worker.template and worker.template != present)
+
     def of(self, namespace: str, model: str) -> Iterator[Worker]:
         """Iterate over a model's workers, whatever they are doing."""
         return iter(self._models.get((namespace, model), {}).values())
@@ -141,7 +171,7 @@ class Directory:
         return (namespace, model) in self._models
 
     def choose(self, namespace: str, model: str, now: float, tried: Container[str] = ()) -> Worker | None:
-        """Return the worker to ask: serving, not tried yet, its breaker closed, the fewest pending. None: none is."""
+        """Return the worker to ask: serving, not tried yet, its breaker closed, the least `load`. None: none is."""
         chosen: Worker | None = None
         for worker in self._models.get((namespace, model), _NOBODY).values():
             if not worker.serves or worker.in_flight >= self._most or worker.uid in tried:
@@ -164,7 +194,7 @@ def model_key(worker: Worker) -> Key:
 def read_worker(obj: Mapping[str, Any]) -> Worker:
     """Read what routing needs of a ModelWorker; raises KeyError or ValueError for what is none."""
     meta, spec, status = obj["metadata"], obj["spec"], obj.get("status") or {}
-    state = status.get("state")
+    state, labels = status.get("state"), meta.get("labels") or {}
     return Worker(
         uid=meta["uid"],
         namespace=meta["namespace"],
@@ -178,8 +208,10 @@ def read_worker(obj: Mapping[str, Any]) -> Worker:
         told_pending=int(status.get("pendingRequests") or 0),
         leaving=bool(spec.get("shutdown")) or "deletionTimestamp" in meta,
         pool=spec.get("pool") or "",
-        owner=(meta.get("labels") or {}).get(LABEL_MODEL) or "",
+        owner=labels.get(LABEL_MODEL) or "",
+        template=labels.get(LABEL_TEMPLATE) or "",
         capability=spec["model"].get("capability") or "",
         created=meta.get("creationTimestamp") or "",
         restarts=int(status.get("restarts") or 0),
+        boot=(status.get("mirrored") or {}).get("bootID") or "",
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,13 +48,14 @@ class Gateway:
         bounds = HoldBounds(settings.hold_seconds, settings.progress_seconds)
         holding = Holding(self._directory, models, room, self._demand, now, bounds, metrics.held)
         tokens = PoolTokens(Path(settings.tokens_folder)) if settings.tokens_folder else None
-        relay = Relay(self._pool, tokens.of if tokens else lambda _pool: None, settings.client_seconds)
+        token_of: Callable[[str], str | None] = tokens.of if tokens else lambda _pool: None
+        relay = Relay(self._pool, token_of, settings.client_seconds, holding.closed_again, holding.turned_away)
         keys = ApiKeys(Path(settings.keys_folder)) if settings.keys_folder else None
         listing = Listing(namespace, self._directory, models, now)
         self._proxy = Proxy(namespace, models, holding, relay, bodies, listing, self._demand, metrics, keys)
         self._feeds = (
-            feed_of_workers(client, namespace, self._directory, room),
-            feed_of_models(client, namespace, models, room),
+            feed_of_workers(client, namespace, self._directory, holding.changed),
+            feed_of_models(client, namespace, models, holding.changed),
         )
         metrics.registry.register(StateCollector(self._directory, room, bodies))
         self._admin = Admin(self._alive, self._ready, metrics.registry)

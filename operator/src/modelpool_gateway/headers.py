@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from modelpool_api.inference import HEADER_WORKER
 from modelpool_gateway.errors import GatewayError
 
 Header = tuple[bytes, bytes]
 
+#: Which worker has answered, which is for the gateway to know.
+WORKER: Final = HEADER_WORKER.lower().encode()
 #: Of one connection only (RFC 9110, 7.6.1).
 _HOP: Final = frozenset(
     (
@@ -24,6 +27,7 @@ _OWN: Final = frozenset(
     )
 )
 _TO_WORKER: Final = _HOP | _OWN
+_NOT_FOR_CLIENTS: Final = _HOP | {WORKER}
 #: Ours: a client that sets it asks the gateway for something, and a worker tells the gateway something.
 _MARK: Final = b"x-modelpool-"
 #: A client that sets it to ``true`` and streams is told by comments what it waits for.
@@ -47,11 +51,12 @@ class Head:
 def read_head(headers: Iterable[Header]) -> Head:
     """Read the head of a request with a body; names are in lower case.
 
-    Raises `GatewayError`: 411 where the length of the body is not told, 415 where it is compressed.
+    Raises `GatewayError`: 411 where the length of the body is not told, 415 where it is compressed, 400 where its type
+    is told twice: the worker might go by the other one.
     """
     head = Head()
     kept: list[bytes] = []
-    chunked, hop = False, b""
+    chunked, typed, hop = False, False, b""
     for name, value in headers:
         if name not in _TO_WORKER:
             if not name.startswith(_MARK):
@@ -59,7 +64,9 @@ def read_head(headers: Iterable[Header]) -> Head:
             elif name == PROGRESS:
                 head.progress = value.strip().lower() == b"true"
             if name == b"content-type":
-                head.content_type = value.decode("latin-1")
+                if typed:
+                    raise GatewayError(400, "invalid_request", "expected one Content-Type")
+                typed, head.content_type = True, value.decode("latin-1")
         elif name == b"content-length":
             head.length = value
         elif name == b"authorization":
@@ -97,10 +104,11 @@ def check_query(query: bytes) -> bytes:
 
 def answer_headers(headers: Sequence[Header]) -> list[Header]:
     """Return what of a worker's headers the client gets; names are in lower case."""
-    kept = [header for header in headers if header[0] not in _HOP]
-    if len(kept) == len(headers):
+    kept = [header for header in headers if header[0] not in _NOT_FOR_CLIENTS]
+    hop = [value for name, value in headers if name == b"connection"]
+    if not hop:
         return kept
-    named = _named(b",".join(value for name, value in headers if name == b"connection"))
+    named = _named(b",".join(hop))
     return [header for header in kept if header[0] not in named] if named else kept
 
 

@@ -9,17 +9,19 @@ from typing import Final, Protocol
 
 from modelpool_gateway import errors
 from modelpool_gateway.directory import COMING, Directory, Key, Worker, model_key
-from modelpool_gateway.endpoints import check_path
+from modelpool_gateway.endpoints import check, takes
 from modelpool_gateway.errors import GatewayError
 from modelpool_gateway.models import Model, Models
 from modelpool_gateway.outlook import expect
 from modelpool_gateway.progress import telling
 from modelpool_gateway.ticket import Ticket
-from modelpool_gateway.waiting_room import RoomFullError, WaitedTooLongError, WaitingRoom
+from modelpool_gateway.waiting_room import Again, RoomFullError, WaitedTooLongError, WaitingRoom
 from modelpool_operator.api.names import Reason
 
 #: Workers that have failed a request may have it again after so long, where nobody else is there to.
 _AGAIN_SECONDS: Final = 1.0
+#: So often may workers have no room for one that was held.
+_TURNS: Final = 8
 _REASONS: Final = frozenset(map(str, Reason))
 
 
@@ -61,11 +63,18 @@ class Holding:
         self._observe_hold = observe_hold
         self._monotonic = monotonic
         self.closed = False
+        #: uids of the workers whose breaker's pause somebody will be told the end of
+        self._reminders: set[str] = set()
 
     def close(self) -> None:
         """Take nothing new, and tell all who wait so."""
         self.closed = True
         self._room.all_changed()
+
+    def changed(self, key: Key) -> None:
+        """The workers of a model, or its Models, are others now: have all look who wait for it."""
+        self._directory.mark(key, {model.name: model.template for model in self._models.of(*key)})
+        self._room.changed(key)
 
     def wanted(self) -> Iterator[Model]:
         """Iterate over the Models that somebody waits for now."""
@@ -86,7 +95,7 @@ class Holding:
             return self._look(ticket) or await self._held(ticket)
         except BaseException:
             if ticket.worker is not None:  # found in the very instant in which its time was over or its client left
-                ticket.worker.breaker.abandoned()
+                ticket.worker.breaker.abandoned(ticket.token)
                 self.release(ticket)
             raise
 
@@ -97,10 +106,13 @@ class Holding:
             return
         ticket.worker = None
         worker.give_back()
-        key = model_key(worker)
         if pause := worker.breaker.opens_in(self._monotonic()):
-            asyncio.get_running_loop().call_later(pause, self._room.changed, key)
-        self._room.place_free(key)
+            self._remind(worker, pause)
+        self._room.place_free(model_key(worker))
+
+    def closed_again(self, worker: Worker) -> None:
+        """Have all look who wait for a worker whose breaker has closed."""
+        self._room.changed(model_key(worker))
 
     def state_of(self, key: Key) -> str:
         """Return in our words what the worker that is on its way is doing."""
@@ -123,15 +135,17 @@ class Holding:
     def _look(self, ticket: Ticket) -> Worker | None:
         if self.closed:
             raise errors.shutting_down()
+        upload = ticket.asked.upload
         worker = self._directory.choose(*ticket.key, self._monotonic(), ticket.tried)
-        if worker is not None:
-            worker.take()
-            ticket.worker = worker
-            return worker
+        # the rest is read only where it has to be; who is there takes most of what comes
+        if worker is not None and takes(worker.capability, ticket.path, upload=upload):
+            return _at(worker, ticket)
         members, models = list(self._directory.of(*ticket.key)), self._models.of(*ticket.key)
-        for capability in [*(model.capability for model in models), *(worker.capability for worker in members)][:1]:
-            check_path(ticket.path, capability)
-        wanted = expect(members, models, ticket.tried, self._server_now())
+        capabilities = [*(model.capability for model in models), *(member.capability for member in members)]
+        check(capabilities, ticket.path, upload=upload)
+        if worker is not None:
+            return _at(worker, ticket)
+        wanted = expect(members, models, ticket.tried - ticket.full, self._server_now())
         if wanted is not None:
             self._asker.want(wanted)
         return None
@@ -140,23 +154,58 @@ class Holding:
         began = self._monotonic()
         if ticket.deadline is None:
             ticket.deadline = began + self._bounds.seconds
-        again = None
-        if ticket.tried:
-            again = asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._forgive, ticket)
+        again = Again(_AGAIN_SECONDS, lambda: self._forgiven(ticket)) if ticket.tried else None
         try:
             with ticket.leaving.cancels():
                 async with telling(ticket, lambda: self.state_of(ticket.key), self._bounds.progress_seconds):
-                    return await self._room.wait(ticket.key, lambda: self._look(ticket), ticket.deadline - began)
+                    seconds = ticket.deadline - began
+                    return await self._room.wait(ticket.key, lambda: self._look(ticket), seconds, again)
         except RoomFullError:
             raise errors.too_many_wait(self.load_seconds(ticket.key)) from None
         except WaitedTooLongError:
             state = self.state_of(ticket.key)
             raise errors.waited_too_long(self._bounds.seconds, state, self.load_seconds(ticket.key)) from None
         finally:
-            if again is not None:
-                again.cancel()
             self._observe_hold(self._monotonic() - began)
 
-    def _forgive(self, ticket: Ticket) -> None:
+    def turned_away(self, ticket: Ticket) -> bool:
+        """Note that the ticket's worker has no room for it; return whether it goes on, else its client hears of it.
+
+        It goes to any other that it has not been to. One that was held before has been let go with all others at once,
+        and what it may wait is not over: it comes again a few times.
+        """
+        if ticket.worker is None:
+            return False
+        ticket.tried.add(ticket.worker.uid)
+        ticket.full.add(ticket.worker.uid)
+        ticket.turned_away += 1
+        now = self._monotonic()
+        if self._directory.choose(*ticket.key, now, ticket.tried) is not None:
+            return True
+        waits = ticket.deadline is not None and now + _AGAIN_SECONDS < ticket.deadline
+        return waits and ticket.turned_away <= _TURNS
+
+    def _remind(self, worker: Worker, seconds: float) -> None:
+        """Have somebody look when a breaker's pause is over: all failures of a worker have one reminder together."""
+        if worker.uid in self._reminders:
+            return
+        self._reminders.add(worker.uid)
+        asyncio.get_running_loop().call_later(seconds, self._pause_over, worker)
+
+    def _pause_over(self, worker: Worker) -> None:
+        self._reminders.discard(worker.uid)
+        if pause := worker.breaker.opens_in(self._monotonic()):  # it has failed once more since
+            self._remind(worker, pause)
+        else:
+            self._room.place_free(model_key(worker))  # one is on trial, no more
+
+    def _forgiven(self, ticket: Ticket) -> Worker | None:
         ticket.tried.clear()
-        self._room.changed(ticket.key)
+        ticket.full.clear()
+        return self._look(ticket)
+
+
+def _at(worker: Worker, ticket: Ticket) -> Worker:
+    """Take a place at the worker."""
+    ticket.worker, ticket.token = worker, worker.take()
+    return worker

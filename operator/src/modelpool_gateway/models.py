@@ -41,6 +41,8 @@ class Model:
     keep_alive: int | None
     pause: Pause | None
     cold_start_seconds: float | None
+    #: the operator has seen the spec as it is now
+    fresh: bool = True
 
     @property
     def key(self) -> Key:
@@ -115,12 +117,17 @@ def read_model(obj: Mapping[str, Any]) -> Model:
         keep_alive=status.get("keepAliveSeconds"),
         pause=_pause(meta, status),
         cold_start_seconds=(status.get("coldStartSeconds") or {}).get("total"),
+        fresh=_is_fresh(meta, status),
     )
+
+
+def _is_fresh(meta: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    return bool(status.get("observedGeneration") == meta.get("generation"))
 
 
 def _pause(meta: Mapping[str, Any], status: Mapping[str, Any]) -> Pause | None:
     told = status.get("backOff")
     # what was found out of an older spec says nothing of this one
-    if not told or status.get("observedGeneration") != meta.get("generation"):
+    if not told or not _is_fresh(meta, status):
         return None
     return Pause(told.get("reason") or "Failed", told.get("message") or "", parse_time(told.get("retryTime")))

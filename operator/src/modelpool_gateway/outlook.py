@@ -27,7 +27,15 @@ def expect(workers: Sequence[Worker], models: Sequence[Model], tried: Container[
         raise errors.unknown_model()
     if any(worker.serves and worker.uid not in tried for worker in workers):
         return _wanted(models, now)  # its breaker is open: it is tried again after its pause
-    coming = [worker for worker in workers if worker.state in COMING and not worker.leaving]
+    behind = {model.name for model in models if not model.fresh}
+    coming = [
+        worker
+        for worker in workers
+        if worker.state in COMING
+        and not worker.leaving
+        # what an older spec asks for in vain says nothing of the one that is made after the present one
+        and not (worker.reason in _IN_VAIN and (worker.old or worker.owner in behind))
+    ]
     stuck = [worker for worker in coming if worker.reason in _IN_VAIN]
     if len(coming) > len(stuck):
         held = [worker for worker in coming if worker.reason == Reason.POOL_HELD]

@@ -32,8 +32,8 @@ _log = structlog.get_logger(__name__)
 
 #: Workers that may fail one request, at most.
 _TRIES: Final = 4
-#: Forms of more bytes than this are read beside the event loop.
-_BIG_FORM: Final = 256 * 1024
+#: Bodies of more bytes than this are read beside the event loop.
+_BIG_BODY: Final = 64 * 1024
 
 
 class Tally(Protocol):
@@ -158,7 +158,7 @@ class Proxy:
                     self._keep(ticket, worker)
                     return
             except UpstreamError as error:
-                worker.breaker.failed(self._monotonic())
+                worker.breaker.failed(ticket.token, self._monotonic())
                 ticket.tried.add(worker.uid)
                 ticket.failures += 1
                 if error.late:
@@ -166,10 +166,10 @@ class Proxy:
                 if ticket.failures >= _TRIES:
                     raise errors.cut_off() from None
             except BrokenOffError:
-                worker.breaker.failed(self._monotonic())
+                worker.breaker.failed(ticket.token, self._monotonic())
                 raise
             finally:
-                worker.breaker.abandoned()
+                worker.breaker.abandoned(ticket.token)
                 self._holding.release(ticket)
             self._tally.retried()
 
@@ -198,7 +198,7 @@ def _check(key: ApiKey | None, model: str) -> None:
 
 async def _read(content_type: str, query: str, body: bytes) -> Asked:
     try:
-        if len(body) > _BIG_FORM and content_type[:9].lower() == "multipart":
+        if len(body) > _BIG_BODY:
             return await asyncio.to_thread(read_request, content_type, query, body)
         return read_request(content_type, query, body)
     except BadRequestError as error:

@@ -1,25 +1,26 @@
 """One request to one worker, and the answer back: bytes are passed on as they come."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
 
+from modelpool_api.inference import HEADER_STATE
 from modelpool_gateway import errors
 from modelpool_gateway.asgi import Message
 from modelpool_gateway.directory import Worker
 from modelpool_gateway.errors import ClientLeftError
-from modelpool_gateway.headers import answer_headers, find, request_head
+from modelpool_gateway.headers import WORKER, answer_headers, find, request_head
 from modelpool_gateway.pool import Pool
 from modelpool_gateway.progress import error_event
 from modelpool_gateway.ticket import Ticket
 from modelpool_gateway.upstream import Connection, UpstreamError
 
 #: A worker that takes no requests says in which state it is.
-_STATE: Final = b"x-modelpool-state"
-#: Statuses of answers that are looked at before they are passed on.
-_SUSPECT: Final = frozenset({401, 403, 404, 503})
+_STATE: Final = HEADER_STATE.lower().encode()
+_FULL: Final = 429
 #: Answers that have no body, nor a length.
 _BODILESS: Final = frozenset({204, 304})
 _MAX_ERROR_BYTES: Final = 16 * 1024
@@ -33,16 +34,30 @@ class BrokenOffError(Exception):
 class Relay:
     """Asks workers. ``token_of`` gives the token of a pool whose workers' ports are closed, None for others.
 
-    A client that does not take what is sent to it within ``client_seconds`` has left.
+    A client that does not take what is sent to it within ``client_seconds`` has left. ``closed_again`` is told of each
+    worker whose breaker an answer has closed. ``goes_on`` says whether a request that its worker has no room for goes
+    to another one, or to it again.
     """
 
-    def __init__(self, pool: Pool, token_of: Callable[[str], str | None], client_seconds: float = 60.0) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        token_of: Callable[[str], str | None],
+        client_seconds: float = 60.0,
+        closed_again: Callable[[Worker], None] = lambda _worker: None,
+        goes_on: Callable[[Ticket], bool] = lambda _ticket: False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._pool = pool
         self._token_of = token_of
         self._client_seconds = client_seconds
+        self._closed_again, self._goes_on = closed_again, goes_on
+        self._monotonic = monotonic
 
     async def ask(self, ticket: Ticket, worker: Worker) -> bool:
-        """Have a worker answer; return False where it refuses as one that takes no requests, or is another's by now.
+        """Have a worker answer; return False where the request goes on to another one, or waits.
+
+        So it is where a worker takes no requests, has no room for this one, or is another's by now.
 
         Raises `UpstreamError` where it failed before a byte of its answer was passed on, `BrokenOffError` where it
         failed later, `ClientLeftError` and `GatewayError`.
@@ -61,10 +76,13 @@ class Relay:
                 connection = None
                 connection = await self._connected(ticket, endpoint)
                 await self._begin(ticket, worker, connection)
-            if connection.status in _SUSPECT and await _refuses(connection):
-                worker.refused()
+            if connection.status >= 400 and (state := _refuses(connection, worker)) is not None:
+                worker.refused(state, ticket.token, self._monotonic())
                 return False
-            worker.breaker.succeeded()
+            if worker.breaker.succeeded():
+                self._closed_again(worker)
+            if connection.status == _FULL and self._goes_on(ticket):
+                return False
             ticket.body.let_go()
             await self._pass_on(ticket, connection)
         except UpstreamError:
@@ -161,25 +179,21 @@ class Relay:
             raise ClientLeftError from None
 
 
-async def _refuses(connection: Connection) -> bool:
-    """Whether a worker takes no requests now, or the address is that of another model's worker by now.
+def _refuses(connection: Connection, worker: Worker) -> bytes | None:
+    """Return the state in which a worker takes no requests, b"" where the address is another worker's, else None.
 
-    Raises `GatewayError` where it does not take the gateway's token: the client, whose key is another, must not think
-    that his is meant.
+    Who it is it says by a header: its errors tell of the request as well, which is the client's to write. One that does
+    not say who it is is taken for the one that was asked. Raises `GatewayError` where it does not take the gateway's
+    token: the client, whose key is another, must not think that his is meant.
     """
+    who = find(connection.headers, WORKER)
+    if who and who != worker.uid.encode():
+        return b""
     if connection.status == 503:
-        return bool(find(connection.headers, _STATE))
+        return find(connection.headers, _STATE) or None
     if connection.status in (401, 403):
         raise errors.worker_refused_us()
-    length = find(connection.headers, b"content-length")
-    if not length.isdigit() or int(length) > _MAX_ERROR_BYTES:
-        return False
-    body = await _whole(connection)
-    content = _error_in(body)
-    if content is not None and content.get("code") == "model_not_found":
-        return True
-    connection.put_back(body)
-    return False
+    return None
 
 
 async def _whole(connection: Connection) -> bytes:

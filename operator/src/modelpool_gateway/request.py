@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from modelpool_api.body import too_many_parts
 from modelpool_gateway.form import FormError, read_field
 
 MAX_MODEL_CHARS: Final = 96
@@ -16,8 +17,6 @@ PINNED: Final = -1.0
 
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|m|h)", re.ASCII)
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-#: Nesting that no request of ours has: deeper is no request. Counted before it is parsed.
-_MAX_BRACKETS: Final = 200_000
 _MAX_QUERY_FIELDS: Final = 16
 #: Pictures that a worker takes as the body itself; the model is named in the URL then.
 _IMAGES: Final = frozenset({"image/png", "image/jpeg", "image/webp"})
@@ -34,11 +33,15 @@ class BadRequestError(ValueError):
 
 
 class Asked(NamedTuple):
-    """Who is meant, whether the answer is a stream, and how long the worker shall stay afterwards (None: as it is)."""
+    """Who is meant, whether the answer is a stream, and how long the worker shall stay afterwards (None: as it is).
+
+    ``upload``: the body is a form or a picture, not JSON.
+    """
 
     model: str
     stream: bool = False
     keep_alive: float | None = None
+    upload: bool = False
 
 
 def read_request(content_type: str, query: str, body: bytes) -> Asked:
@@ -52,11 +55,11 @@ def read_request(content_type: str, query: str, body: bytes) -> Asked:
         return read_json(body)
     if kind == _FORM:
         try:
-            return Asked(read_model(read_field(body, content_type, "model")))
+            return Asked(read_model(read_field(body, content_type, "model")), upload=True)
         except FormError as error:
             raise BadRequestError(str(error)) from None
     if kind in _IMAGES:
-        return Asked(_named_in(query))
+        return Asked(_named_in(query), upload=True)
     raise BadRequestError(f"content of this type is not taken; expected one of {_KINDS}", status=415)
 
 
@@ -72,8 +75,8 @@ def _named_in(query: str) -> str:
 
 def read_json(body: bytes) -> Asked:
     """Read the body of a JSON request. Raises `BadRequestError`."""
-    if body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
-        raise BadRequestError(f"the body holds more than {_MAX_BRACKETS} lists and objects")
+    if sentence := too_many_parts(body):  # the worker would say the same
+        raise BadRequestError(sentence)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -24,11 +24,16 @@ class Ticket:
     send: Send
     #: the client wants a stream, and to be told in it what it waits for
     progress: bool = False
-    #: uids of the workers that have failed it
+    #: uids of the workers that have failed it, or had no room for it
     tried: set[str] = field(default_factory=set)
     failures: int = 0
+    #: those of them that had no room for it, and how often one had none
+    full: set[str] = field(default_factory=set)
+    turned_away: int = 0
     #: the worker that it has a place at; whoever takes the place says so in the worker, and gives it back
     worker: Worker | None = None
+    #: the breaker's token there
+    token: int = 0
     #: monotonic time until which it may be held; set when that begins
     deadline: float | None = None
     #: what the client has been answered: the status, 0 as long as there is none

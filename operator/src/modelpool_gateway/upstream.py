@@ -176,12 +176,6 @@ class Connection(asyncio.Protocol):
             await self._wait()
         return self.taken()
 
-    def put_back(self, data: bytes) -> None:
-        """Have bytes that were taken be taken again, first."""
-        if data:
-            self._pieces.appendleft(data)
-            self._buffered += len(data)
-
     def abort(self, why: str = "the exchange was given up", *, late: bool = False) -> None:
         """Cut the connection: the worker sees that nobody waits any more; whoever still does gets an error."""
         self._fail(why, late=late)

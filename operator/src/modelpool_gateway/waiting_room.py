@@ -27,6 +27,14 @@ class Bounds:
     in_all: int = 5000
 
 
+@dataclass(frozen=True, slots=True)
+class Again(Generic[T]):
+    """One more look, of another kind, that a guest has by himself after so many seconds."""
+
+    seconds: float
+    look: Callable[[], T | None]
+
+
 @dataclass(slots=True, eq=False)
 class _Guest(Generic[T]):
     look: Callable[[], T | None]
@@ -53,8 +61,8 @@ class WaitingRoom(Generic[K]):
         """Return how many wait for this model."""
         return len(self._guests.get(key, ()))
 
-    async def wait(self, key: K, look: Callable[[], T | None], seconds: float) -> T:
-        """Return what ``look`` finds, now or after some change.
+    async def wait(self, key: K, look: Callable[[], T | None], seconds: float, again: Again[T] | None = None) -> T:
+        """Return what ``look`` finds, now or after some change, or ``again`` finds in its time.
 
         Raises what ``look`` raises, `RoomFullError`, or `WaitedTooLongError` after so many seconds. A guest whose task
         is cancelled, because his client has left, gives his place back at once.
@@ -68,12 +76,17 @@ class WaitingRoom(Generic[K]):
         guest: _Guest[T] = _Guest(look)
         self._guests.setdefault(key, here)[guest] = None
         self._count += 1
+        timer: asyncio.TimerHandle | None = None
+        if again is not None:
+            timer = asyncio.get_running_loop().call_later(again.seconds, self._found, guest, again.look)
         try:
             async with asyncio.timeout(seconds):
                 return await guest.found
         except TimeoutError as late:
             raise WaitedTooLongError from late
         finally:
+            if timer is not None:
+                timer.cancel()
             self._leave(key, guest)
 
     def waited_for(self) -> list[K]:
@@ -96,19 +109,23 @@ class WaitingRoom(Generic[K]):
 
     def _look(self, key: K, misses: int | None) -> None:
         for guest in list(self._guests.get(key, ())):
-            if guest.found.done():
-                continue
-            try:
-                found = guest.look()
-            except Exception as end:  # what becomes of him instead is the guest's to raise
-                guest.found.set_exception(end)
-                continue
-            if found is not None:
-                guest.found.set_result(found)
-            elif misses is not None:
+            if not self._found(guest, guest.look) and misses is not None:
                 misses -= 1
                 if not misses:
                     return
+
+    def _found(self, guest: _Guest[T], look: Callable[[], T | None]) -> bool:
+        """Have a guest look; return whether he waits no more."""
+        if guest.found.done():
+            return True
+        try:
+            found = look()
+        except Exception as end:  # what becomes of him instead is the guest's to raise
+            guest.found.set_exception(end)
+            return True
+        if found is not None:
+            guest.found.set_result(found)
+        return guest.found.done()
 
     def _leave(self, key: K, guest: _Guest[T]) -> None:
         here = self._guests[key]

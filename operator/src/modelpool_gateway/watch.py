@@ -10,7 +10,6 @@ import structlog
 
 from modelpool_gateway.directory import Directory, Key, read_worker
 from modelpool_gateway.models import Models, read_model
-from modelpool_gateway.waiting_room import WaitingRoom
 from modelpool_operator.domain.errors import ApiError
 from modelpool_operator.kube import paths
 from modelpool_operator.kube.client import KubeClient
@@ -69,12 +68,19 @@ class Feed:
             except ApiError as error:
                 if error.status in (_GONE, 404):
                     self._version = ""  # too old to go on from
-                pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(self._failures, 8))
-                self._failures += 1
+                pause = self._next_pause()
                 _log.warning("watch.broken", path=self._path, error=type(error).__name__, status=error.status)
+            except Exception as error:  # what nobody has thought of must not end all that is served meanwhile
+                self._version = ""  # whatever was half taken is in the next list
+                pause = self._next_pause()
+                _log.error("watch.failed", path=self._path, error=type(error).__name__)
             self._moved = self._monotonic()
             if pause:
                 await self._sleep(pause)
+
+    def _next_pause(self) -> float:
+        self._failures += 1
+        return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures - 1, 8))
 
     async def _follow(self) -> None:
         """Read the list where there is none to go on from, then follow what changes for a while."""
@@ -108,7 +114,7 @@ class Feed:
         return True
 
 
-def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, room: WaitingRoom[Key]) -> Feed:
+def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, changed: Callable[[Key], None]) -> Feed:
     """Return the feed of a namespace's ModelWorkers."""
 
     def forget(uid: str) -> Iterable[Key]:
@@ -122,12 +128,10 @@ def feed_of_workers(client: KubeClient, namespace: str, directory: Directory, ro
         directory.replace,
         lambda obj: (directory.observe(obj),),
         forget,
-        room.changed,
+        changed,
     )
 
 
-def feed_of_models(client: KubeClient, namespace: str, models: Models, room: WaitingRoom[Key]) -> Feed:
+def feed_of_models(client: KubeClient, namespace: str, models: Models, changed: Callable[[Key], None]) -> Feed:
     """Return the feed of a namespace's Models."""
-    return Feed(
-        client, paths.models(namespace), read_model, models.replace, models.observe, models.forget, room.changed
-    )
+    return Feed(client, paths.models(namespace), read_model, models.replace, models.observe, models.forget, changed)

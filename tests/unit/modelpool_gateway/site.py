@@ -93,9 +93,9 @@ class Upstream:
         await answer(send, 429, b'{"error": {"message": "queue full"}}', retry_after="3")
 
     async def anothers(self, scope: Any, receive: Any, send: Any) -> None:
-        """A worker of another model, which has this one's address by now."""
+        """Another worker, which has this one's address by now."""
         body = b'{"error": {"message": "this worker serves another model", "code": "model_not_found"}}'
-        await answer(send, 404, body, content_length=str(len(body)))
+        await answer(send, 404, body, content_length=str(len(body)), x_modelpool_worker="another")
 
     async def stream(self, scope: Any, receive: Any, send: Any) -> None:
         """Two events; the second when told so, or never because the client has left."""
@@ -170,9 +170,11 @@ class Site:
         self.holding = Holding(
             self.directory, self.models, self.room, self.notes, lambda: NOW, HoldBounds(hold_seconds, 0.02)
         )
-        relay = Relay(self.pool, token_of, client_seconds)
+        relay = Relay(self.pool, token_of, client_seconds, self.holding.closed_again, self.holding.turned_away)
         listing = Listing("ns", self.directory, self.models, lambda: NOW)
         self.proxy = Proxy("ns", self.models, self.holding, relay, self.bodies, listing, self.notes, self.notes, keys)
+        #: of the model m, once it is declared
+        self.capability = ""
         self._version = 0
 
     @asynccontextmanager
@@ -184,7 +186,16 @@ class Site:
         finally:
             self.pool.close()
 
-    def show(self, name: str, state: str, endpoint: str = "", message: str = "", reason: str = "", **spec: Any) -> None:
+    def show(
+        self,
+        name: str,
+        state: str,
+        endpoint: str = "",
+        message: str = "",
+        reason: str = "",
+        template: str = "",
+        **spec: Any,
+    ) -> None:
         """The watch shows a worker of the model m."""
         self._version += 1
         meta = {
@@ -192,14 +203,16 @@ class Site:
             "name": name,
             "uid": name,
             "resourceVersion": str(self._version),
-            "labels": {"modelpool.dev/model": "m-object"},
+            "labels": {"modelpool.dev/model": "m-object", "modelpool.dev/template": template},
         }
         status = {"state": state, "endpoint": endpoint, "reason": reason or f"Why{state}", "message": message}
-        obj = {"metadata": meta, "spec": {"model": {"name": "m"}, **spec}, "status": status}
-        self.room.changed(self.directory.observe(obj))
+        served = {"name": "m", "capability": self.capability}
+        obj = {"metadata": meta, "spec": {"model": served, **spec}, "status": status}
+        self.holding.changed(self.directory.observe(obj))
 
     def declare(self, capability: str = "text-embedding", **status: Any) -> None:
         """The watch shows the Model of the name m."""
+        self.capability = capability
         self._version += 1
         meta = {
             "namespace": "ns",
@@ -211,7 +224,7 @@ class Site:
         }
         spec = {"worker": {"model": {"name": "m", "capability": capability}}}
         for key in self.models.observe({"metadata": meta, "spec": spec, "status": {"observedGeneration": 1, **status}}):
-            self.room.changed(key)
+            self.holding.changed(key)
 
     @property
     def in_flight(self) -> list[int]:

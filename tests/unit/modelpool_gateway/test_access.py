@@ -122,6 +122,23 @@ def test_a_requests_head_keeps_what_is_the_workers_and_drops_what_is_the_connect
     assert head.lines == b"content-type: application/json\r\nx-request-id: r1\r\n"
 
 
+def test_a_body_of_two_types_is_refused_even_where_one_is_empty():
+    for first in (b"", b"image/png"):
+        with pytest.raises(GatewayError, match="one Content-Type"):
+            read_head([(b"content-type", first), (b"content-type", b"application/json"), (b"content-length", b"2")])
+
+
+def test_which_worker_has_answered_is_not_told():
+    told = [
+        (b"content-type", b"application/json"),
+        (b"x-modelpool-worker", b"uid"),
+        (b"connection", b"x-own"),
+        (b"x-own", b"1"),
+    ]
+    assert answer_headers(told[:2]) == told[:1]
+    assert answer_headers(told) == told[:1]
+
+
 def test_the_head_for_the_worker_is_written_anew():
     written = request_head("/v1/embeddings", b"model=m", "http://10.0.0.1:8080", 3, "t", b"a: b\r\n")
     assert written == (

@@ -75,7 +75,7 @@ async def test_a_workers_breaker_is_shown_until_the_worker_is_gone(client, port)
     name = 'modelpool_gateway_breaker{model="m",worker="a"}'
     assert f"{name} 0.0" in await text(client, url)
     for _ in range(3):
-        worker.breaker.failed(now[0])
+        worker.breaker.failed(worker.breaker.began(), now[0])
     assert f"{name} 2.0" in await text(client, url)
     now[0] += 10
     assert f"{name} 1.0" in await text(client, url)

@@ -207,3 +207,31 @@ async def test_the_writer_writes_at_once_when_it_is_asked(desk, server):
     await until(lambda: server.objects)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_nobody_has_thought_of_does_not_end_it(desk, server, monkeypatch):
+    failures = [RuntimeError()] * 2
+    patch = desk.demand._client.patch
+
+    async def fails(*given):
+        if failures:
+            raise failures.pop()
+        return await patch(*given)
+
+    def still_wanted():
+        if not failures:
+            return []
+        raise failures.pop()
+
+    monkeypatch.setattr(desk.demand._client, "patch", fails)
+    desk.demand.want(desk.model())
+    await desk.demand.write_due()
+    assert len(failures) == 1, "it is written again after a pause"
+    monkeypatch.setattr(desk.demand, "_still_wanted", still_wanted)
+    desk.now += 5
+    task = asyncio.create_task(desk.demand.run())
+    await until(lambda: not failures)
+    desk.demand.want(desk.model())
+    await until(lambda: server.objects)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

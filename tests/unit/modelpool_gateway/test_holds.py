@@ -27,6 +27,17 @@ async def test_a_cold_model_is_asked_for_and_the_request_answered_when_its_worke
     assert list(gateway.holding.wanted()) == []
 
 
+async def test_a_template_that_is_replaced_is_known_whichever_is_seen_first(client, url, gateway):
+    upstreams = {"old": Upstream("old"), "new": Upstream("new")}
+    async with serving(upstreams["old"]) as old, serving(upstreams["new"]) as new:
+        gateway.declare(template="1")
+        gateway.show("old", "Ready", old, template="1")
+        gateway.show("new", "Ready", new, template="2")
+        assert (await post(client, url))[1] == {"by": "old"}
+        gateway.declare(template="2")
+        assert [(await post(client, url))[1]["by"] for _ in range(3)] == ["new"] * 3
+
+
 async def test_a_model_that_serves_is_not_asked_for(client, url, gateway, one):
     gateway.declare()
     assert (await post(client, url))[0] == 200

@@ -14,14 +14,16 @@ _S = WorkerState
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-def worker(state, reason="", *, uid="w", leaving=False, version=1) -> Worker:
+def worker(state, reason="", *, uid="w", leaving=False, version=1, old=False) -> Worker:
     endpoint = "http://10.0.0.1:8080"
-    return Worker(uid, "team-a", uid, "minilm", state, endpoint, reason, "a sentence", version, leaving=leaving)
+    found = Worker(uid, "team-a", uid, "minilm", state, endpoint, reason, "a sentence", version, leaving=leaving)
+    found.owner, found.old = "minilm", old
+    return found
 
 
-def model(name="minilm", *, pause=None, off=False, days=0) -> Model:
+def model(name="minilm", *, pause=None, off=False, days=0, fresh=True) -> Model:
     created = NOW - timedelta(days=days)
-    return Model(name, "team-a", name, "minilm", "text-embedding", 1, created, off, "t", None, pause, None)
+    return Model(name, "team-a", name, "minilm", "text-embedding", 1, created, off, "t", None, pause, None, fresh)
 
 
 def pause(seconds):
@@ -38,6 +40,8 @@ WAITS = [
     pytest.param([], [model(off=True), model("other")], "other", id="another-model-of-the-name"),
     pytest.param([worker(_S.READY, uid="open")], [], None, id="a-breaker-closes-again"),
     pytest.param([worker(_S.SPAWNING, "ExceedsPool"), worker(_S.LOADING, uid="v")], [], None, id="one-of-two-comes"),
+    pytest.param([worker(_S.SPAWNING, "ExceedsPool", old=True)], [model()], "minilm", id="what-never-fits-is-replaced"),
+    pytest.param([worker(_S.SPAWNING, "ExceedsPool")], [model(fresh=False)], "minilm", id="the-spec-was-just-mended"),
 ]
 
 
@@ -52,6 +56,19 @@ FAILS = [
     pytest.param([worker(_S.FAILED, "ModelLoadFailed")], [], 503, "ModelLoadFailed", True, id="the-worker-failed"),
     pytest.param([worker(_S.EVICTING)], [], 503, "no_worker", False, id="it-goes-and-no-other-comes"),
     pytest.param([worker(_S.SPAWNING, "ExceedsPool")], [model()], 503, "ExceedsPool", True, id="it-can-never-fit"),
+    pytest.param(
+        [worker(_S.SPAWNING, "ExceedsPool", old=True), worker(_S.SPAWNING, "PoolNotFound", uid="v")],
+        *([model()], 503, "PoolNotFound", True),
+        id="nor-can-what-replaces-it",
+    ),
+    pytest.param(
+        [worker(_S.SPAWNING, "ExceedsPool")],
+        [model("other", fresh=False)],
+        503,
+        "ExceedsPool",
+        True,
+        id="not-its-model",
+    ),
     pytest.param([worker(_S.SPAWNING, "PoolHeld")], [model()], 503, "PoolHeld", False, id="its-pool-is-held"),
     pytest.param([], [model(off=True)], 503, "switched_off", True, id="switched-off"),
     pytest.param([], [model(pause=pause(None))], 503, "OOMKilled", True, id="only-another-spec-helps"),

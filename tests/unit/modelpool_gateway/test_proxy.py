@@ -4,12 +4,14 @@ import asyncio
 import gc
 import io
 import socket
+import threading
 from collections.abc import Iterator
 
 import orjson
 import pytest
 
 from modelpool_gateway import server, upstream
+from modelpool_gateway.request import read_request
 from modelpool_gateway.server import Leaving
 from unit.modelpool_gateway.site import PATH, Site, Upstream, post, read_cut, serving, until
 
@@ -221,3 +223,18 @@ async def test_what_is_refused_by_the_gateway_itself(client, url, one, method, p
         assert answer.status == status
         assert sentence in (await answer.json())["error"]["message"]
     assert one.asked == []
+
+
+@pytest.mark.parametrize(("size", "beside"), [(100, False), (64 * 1024 + 1, True)], ids=["small", "large"])
+async def test_a_large_body_of_any_kind_is_read_beside_the_event_loop(client, url, one, monkeypatch, size, beside):
+    threads = []
+
+    def read(*given):
+        threads.append(threading.current_thread())
+        return read_request(*given)
+
+    monkeypatch.setattr("modelpool_gateway.proxy.read_request", read)
+    body = b'{"model": "m", "input": "' + b"x" * size + b'"}'
+    async with client.post(url + PATH, data=body, headers={"Content-Type": "application/json"}) as got:
+        assert got.status == 200
+    assert [each is not threading.main_thread() for each in threads] == [beside]

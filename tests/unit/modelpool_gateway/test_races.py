@@ -6,7 +6,7 @@ import pytest
 
 from modelpool_gateway.errors import ClientLeftError
 from modelpool_gateway.upstream import UpstreamError
-from modelpool_gateway.waiting_room import WaitedTooLongError
+from modelpool_gateway.waiting_room import Bounds, WaitedTooLongError
 from unit.modelpool_gateway.site import PATH, Site, Upstream, answer, post, serving, until
 
 #: What a client sends; it speaks the protocol itself, so that the test says when it leaves.
@@ -162,7 +162,7 @@ async def test_a_worker_that_is_ready_in_the_instant_the_time_is_over_keeps_no_p
     async with serving(upstream) as address:
         gateway.show("a", "Loading")
 
-        async def found_too_late(key, look, seconds):
+        async def found_too_late(key, look, seconds, again):
             gateway.show("a", "Ready", address)
             assert look() is not None
             raise WaitedTooLongError
@@ -212,7 +212,7 @@ async def test_the_end_of_a_trial_lets_those_go_on_who_wait_for_it(client, gatew
     """A breaker is half-open: one request is on trial, the next waits for how that ends."""
     (worker,) = gateway.directory.of("ns", "m")
     for _ in range(3):
-        worker.breaker.failed(-100.0)  # long ago: its pause is over
+        worker.breaker.failed(worker.breaker.began(), -100.0)  # long ago: its pause is over
     one.behave = one.when_told
     first = asyncio.create_task(post(client, url))
     await until(lambda: one.asked)
@@ -220,6 +220,31 @@ async def test_the_end_of_a_trial_lets_those_go_on_who_wait_for_it(client, gatew
     await until(lambda: len(gateway.room) == 1)
     one.go_on.set()
     assert [status for status, *_ in await asyncio.gather(first, second)] == [200, 200]
+
+
+async def test_when_a_trial_begins_to_be_answered_all_who_wait_go_on(client):
+    """Its answer is a long one: nobody waits for the end of it, and there is more than the one place that it had."""
+    gateway, upstream, told = Site(bounds=Bounds(per_model=20, in_all=20)), Upstream(), asyncio.Event()
+
+    async def begins_when_told(scope, receive, send):
+        await told.wait()
+        await upstream.stream(scope, receive, send)
+
+    upstream.behave = begins_when_told
+    async with serving(upstream) as address, gateway.serving() as url:
+        gateway.show("a", "Ready", address)
+        (worker,) = gateway.directory.of("ns", "m")
+        for _ in range(3):
+            worker.breaker.failed(worker.breaker.began(), -100.0)
+        asking = [asyncio.create_task(client.post(url + PATH, json={"model": "m"})) for _ in range(11)]
+        await until(lambda: len(gateway.room) == 10 and upstream.asked)
+        assert len(upstream.asked) == 1
+        told.set()
+        answers = await asyncio.gather(*asking)
+        assert [each.status for each in answers] == [200] * 11
+        upstream.go_on.set()
+        for each in answers:
+            await each.read()
 
 
 def test_errors_of_clients_and_of_workers_are_never_taken_for_each_other():

@@ -21,6 +21,10 @@ def test_the_model_and_whether_it_streams_are_read_and_all_else_is_the_workers()
     assert read_json(body) == Asked("org/name:7b", stream=True)
 
 
+def test_what_stands_in_a_text_is_no_part():
+    assert read_json(orjson.dumps({"model": "m", "input": "[{:," * 1_100_000})) == Asked("m")
+
+
 @pytest.mark.parametrize("stream", [False, None, 1, "true", []], ids=repr)
 def test_only_true_is_a_stream(stream):
     assert read_json(orjson.dumps({"model": "m", "stream": stream})).stream is False
@@ -37,8 +41,10 @@ def test_only_true_is_a_stream(stream):
         pytest.param(b'{"model": 7}', "model is missing", "model", id="model-no-text"),
         pytest.param(b'{"model": ""}', "model is missing", "model", id="model-empty"),
         pytest.param(b'{"model": "' + b"m" * 97 + b'"}', "longer than 96", "model", id="model-long"),
-        pytest.param(b"[" * 200_001, "more than 200000", None, id="brackets"),
-        pytest.param(b"[" * 5000, "not JSON", None, id="deep"),
+        pytest.param(b"[" * 4097, "too many lists and objects", None, id="brackets"),
+        pytest.param(b"[" * 4000, "not JSON", None, id="deep"),
+        pytest.param(b"{" + b'"":0,' * 65_537 + b'"":0}', "too many members", None, id="members"),
+        pytest.param(b'{"a":[' + b"1," * 1_048_577 + b"1]}", "too many entries", None, id="entries"),
         pytest.param(b'{"model": "m", "keep_alive": []}', "keep_alive is no time", "keep_alive", id="keep-alive"),
         pytest.param(b'{"model": "\xff"}', "not JSON", None, id="no-utf-8"),
     ],
@@ -114,7 +120,8 @@ CONTENTS = [
 
 @pytest.mark.parametrize(("content_type", "query", "body"), CONTENTS)
 def test_the_model_is_found_in_any_content_that_workers_take(content_type, query, body):
-    assert read_request(content_type, query, body) == Asked("m")
+    upload = content_type.startswith(("multipart/", "image/"))
+    assert read_request(content_type, query, body) == Asked("m", upload=upload)
 
 
 NO_CONTENTS = [

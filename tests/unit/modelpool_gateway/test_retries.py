@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from modelpool_gateway.pool import Pool
+from modelpool_gateway.request import Asked
+from modelpool_gateway.ticket import Ticket
 from modelpool_gateway.waiting_room import Bounds
 from unit.modelpool_gateway.site import PATH, Site, Upstream, answer, post, read_cut, serving, until
 
@@ -20,14 +22,39 @@ async def test_an_address_that_is_anothers_by_now_is_left_for_the_models_own_wor
     assert len(one.asked) <= 1
 
 
-async def test_another_404_of_the_workers_is_passed_on(client, url, one):
+@pytest.mark.parametrize("code", ["not_found", "model_not_found"])
+@pytest.mark.parametrize("who", [{}, {"x_modelpool_worker": "a"}], ids=["of-no-name", "of-its-name"])
+async def test_a_404_of_the_workers_own_is_passed_on_and_says_nothing_of_the_worker(
+    client, url, gateway, one, who, code
+):
+    """A client can have a worker say that it serves another model: that must not take the worker from all others."""
+
     async def nothing_there(scope, receive, send):
-        body = b'{"error": {"message": "no such path", "code": "not_found"}}'
-        await answer(send, 404, body, content_length=str(len(body)))
+        await answer(send, 404, orjson.dumps({"error": {"message": "not here", "code": code}}), **who)
 
     one.behave = nothing_there
-    status, body, _ = await post(client, url)
-    assert (status, body["error"]["code"]) == (404, "not_found")
+    status, body, headers = await post(client, url)
+    assert (status, body["error"]["code"]) == (404, code)
+    assert "X-Modelpool-Worker" not in headers
+    one.behave = one.echo
+    assert (await post(client, url))[0] == 200
+    assert gateway.notes.retries == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500, 503])
+async def test_no_error_of_anothers_reaches_the_client(client, url, gateway, one, status):
+    async def anothers(scope, receive, send):
+        await answer(send, status, b"{}", x_modelpool_worker="another", x_modelpool_state="Loading")
+
+    one.behave = anothers
+    second = Upstream("b")
+    async with serving(second) as address:
+        asking = asyncio.create_task(post(client, url))
+        gateway.declare()
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("b", "Ready", address)
+        assert (await asking)[:2] == (200, {"by": "b"})
+    assert len(one.asked) == 1
 
 
 async def test_a_worker_that_loads_again_is_waited_for_and_asked_again(client, url, gateway, one):
@@ -47,6 +74,45 @@ async def test_a_worker_that_loads_again_is_waited_for_and_asked_again(client, u
     gateway.show("a", "Ready", worker.endpoint)
     assert (await asking)[:2] == (200, {"by": "a"})
     assert gateway.notes.retries == 1
+
+
+async def test_a_worker_that_loads_again_is_asked_again_though_the_watch_never_tells_of_it(client, url, gateway, one):
+    """The operator is down: nobody writes what has become of the worker."""
+
+    async def loading(scope, receive, send):
+        await answer(send, 503, b"{}", x_modelpool_state="Loading")
+
+    one.behave = loading
+    gateway.declare()
+    asking = asyncio.create_task(post(client, url))
+    await until(lambda: len(gateway.room) == 1)
+    one.behave = one.echo
+    assert (await asking)[:2] == (200, {"by": "a"})
+    assert len(one.asked) == 2
+
+
+async def test_all_failures_of_a_worker_have_one_reminder_together_and_nobody_else_looks(client, gateway, url):
+    """A worker dies with all that it had: what follows takes one look of each, not each one's look of all."""
+    gateway.declare()
+    gateway.show("b", "Loading")
+    tickets = [held_ticket() for _ in range(100)]
+    gateway.show("a", "Ready", "http://127.0.0.1:1")
+    for ticket in tickets:
+        await gateway.holding.worker_for(ticket)
+    timers = []
+    loop = asyncio.get_running_loop()
+    (worker,) = [each for each in gateway.directory.of("ns", "m") if each.name == "a"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_later", lambda seconds, call, *given: timers.append((call, given)))
+        for ticket in tickets:
+            worker.breaker.failed(ticket.token, gateway.holding._monotonic())
+            gateway.holding.release(ticket)
+    assert len(timers) == 1
+    assert gateway.in_flight == [0, 0]
+
+
+def held_ticket() -> Ticket:
+    return Ticket(("ns", "m"), Asked("m"), PATH, b"", b"", None, None, None)  # type: ignore[arg-type]
 
 
 async def test_a_refusal_that_arrives_after_the_watch_has_told_of_it_does_not_count_for_the_next_life(
@@ -195,6 +261,66 @@ async def test_more_than_a_worker_gets_at_once_waits_for_a_place_and_all_are_ans
     assert len(upstream.asked) == 60
     assert most <= 4
     assert gateway.in_flight == [0]
+
+
+async def test_a_full_workers_sibling_is_asked_before_the_client_hears_of_it(client, url, gateway, one):
+    one.behave = one.busy
+    second = Upstream("b")
+    async with serving(second) as address:
+        gateway.show("b", "Ready", address)
+        assert [(await post(client, url))[:2] for _ in range(4)] == [(200, {"by": "b"})] * 4
+        second.behave = second.busy
+        one.asked.clear()
+        second.asked.clear()
+        status, body, headers = await post(client, url)
+    assert (status, body["error"]["message"], headers["Retry-After"]) == (429, "queue full", "3")
+    assert (len(one.asked), len(second.asked)) == (1, 1), "each once"
+    assert gateway.in_flight == [0, 0]
+
+
+async def test_the_only_worker_that_is_full_is_not_asked_again_for_one_that_was_not_held(client, url, gateway, one):
+    gateway.declare()
+    one.behave = one.busy
+    assert (await post(client, url))[0] == 429
+    assert len(one.asked) == 1
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["model", "worker-alone"])
+@pytest.mark.parametrize(("refusals", "status"), [(3, 200), (100, 429)], ids=["for-a-while", "for-ever"])
+async def test_those_who_were_held_and_let_go_together_come_again_a_few_times(
+    client, url, gateway, monkeypatch, refusals, status, declared
+):
+    """More were held, by all gateways, than the worker takes at once."""
+    monkeypatch.setattr("modelpool_gateway.holding._AGAIN_SECONDS", 0.01)
+    upstream = Upstream()
+
+    async def full_at_first(scope, receive, send):
+        await (upstream.busy if len(upstream.asked) <= refusals else upstream.echo)(scope, receive, send)
+
+    upstream.behave = full_at_first
+    if declared:
+        gateway.declare()
+    gateway.show("a", "Loading")
+    async with serving(upstream) as address:
+        asking = asyncio.create_task(post(client, url))
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("a", "Ready", address)
+        assert (await asking)[0] == status
+    assert len(upstream.asked) == min(refusals, 8) + 1
+    (worker,) = gateway.directory.of("ns", "m")
+    assert worker.breaker.failures == 0
+
+
+async def test_who_has_no_time_left_hears_that_the_worker_is_full(client):
+    gateway, upstream = Site(hold_seconds=0.5), Upstream()
+    upstream.behave = upstream.busy
+    gateway.show("a", "Loading")
+    async with serving(upstream) as address, gateway.serving() as url:
+        asking = asyncio.create_task(post(client, url))
+        await until(lambda: len(gateway.room) == 1)
+        gateway.show("a", "Ready", address)
+        assert (await asking)[0] == 429
+    assert len(upstream.asked) == 1
 
 
 @pytest.mark.parametrize(("seconds", "kept"), [(0, 0), (-1, -1), ("5m", 300), (0.2, 1)], ids=repr)

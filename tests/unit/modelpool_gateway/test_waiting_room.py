@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from modelpool_gateway.waiting_room import Bounds, RoomFullError, WaitedTooLongError, WaitingRoom
+from modelpool_gateway.waiting_room import Again, Bounds, RoomFullError, WaitedTooLongError, WaitingRoom
+from unit.modelpool_gateway.site import until
 
 
 class Answers:
@@ -115,4 +116,33 @@ async def test_a_client_that_leaves_in_the_instant_of_the_news_is_gone_and_the_o
     left, served = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(left, asyncio.CancelledError)
     assert served == "worker"
+    assert len(room) == 0
+
+
+async def test_one_more_look_of_another_kind_is_the_guests_alone(room):
+    first, other, second = Answers(), Answers(), Answers()
+    second.value = "worker"
+    waiting = [
+        asyncio.create_task(room.wait("m", first, 5, Again(0.01, second))),
+        asyncio.create_task(room.wait("m", other, 5)),
+    ]
+    assert await waiting[0] == "worker"
+    assert (first.looks, other.looks, second.looks) == (1, 1, 1), "nobody else has looked"
+    waiting[1].cancel()
+
+
+async def test_one_more_look_that_finds_nothing_leaves_the_guest_where_he_is(room):
+    look, second = Answers(), Answers()
+    waiting = asyncio.create_task(room.wait("m", look, 5, Again(0, second)))
+    await until(lambda: second.looks)
+    look.value = "worker"
+    room.changed("m")
+    assert await waiting == "worker"
+
+
+async def test_one_more_look_may_end_it(room):
+    second = Answers()
+    second.error = LookupError()
+    with pytest.raises(LookupError):
+        await room.wait("m", Answers(), 5, Again(0, second))
     assert len(room) == 0

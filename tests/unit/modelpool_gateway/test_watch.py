@@ -8,6 +8,7 @@ from modelpool_gateway.directory import Directory
 from modelpool_gateway.models import Models
 from modelpool_gateway.waiting_room import Bounds, WaitingRoom
 from modelpool_gateway.watch import feed_of_models, feed_of_workers
+from modelpool_operator.domain.errors import UnreachableError
 from unit.modelpool_gateway.api_server import ApiServer
 from unit.modelpool_gateway.site import until
 
@@ -35,7 +36,7 @@ class Watching:
     def __init__(self, client) -> None:
         self.directory = Directory()
         self.room: WaitingRoom = WaitingRoom(Bounds())
-        self.feed = feed_of_workers(client, "ns", self.directory, self.room)
+        self.feed = feed_of_workers(client, "ns", self.directory, self.room.changed)
         self.pauses: list[float] = []
         self.feed._sleep = self.pause
         self.changed: list[tuple[str, str]] = []
@@ -136,6 +137,41 @@ async def test_what_is_no_event_ends_the_watch_and_not_the_feed(watching, server
     await until(lambda: watching.names == {"a"})
 
 
+@pytest.mark.parametrize(
+    "line",
+    [b'{"type": "ADDED", "object": 7}\n', b'{"type": "ERROR", "object": []}\n', b'{"type": "DELETED", "object": {}}\n'],
+    ids=["number", "error-of-a-list", "nobody-deleted"],
+)
+async def test_what_nobody_has_thought_of_means_a_new_list_and_not_the_end(watching, server, line):
+    await until(lambda: server.watched(WORKERS))
+    server.tell(WORKERS, line)
+    await until(lambda: watching.pauses and server.watched(WORKERS))
+    assert server.lists == 2
+    server.put(WORKERS, worker("a"), "ADDED")
+    await until(lambda: watching.names == {"a"})
+
+
+@pytest.mark.parametrize("error", [OSError(2, "gone"), ValueError("not a token"), KeyError("x")], ids=repr)
+async def test_credentials_that_cannot_be_read_are_tried_again(watching, server, error, monkeypatch):
+    await until(lambda: server.watched(WORKERS))
+    api = watching.feed._client._api
+    read, failures = api.update_params_for_auth, [error] * 3
+
+    async def now_and_then(*given):
+        if failures:
+            raise failures.pop()
+        await read(*given)
+
+    monkeypatch.setattr(api, "update_params_for_auth", now_and_then)
+    server.end_watches()
+    await until(lambda: not failures and server.watched(WORKERS))
+    assert watching.pauses[-3:] == [0.5, 1.0, 2.0]
+    assert server.lists == 1, "what is known stays"
+    failures.append(error)
+    with pytest.raises(UnreachableError, match="no credentials"):
+        await watching.feed._client.get(WORKERS)
+
+
 async def test_an_object_that_cannot_be_read_is_left_out_and_the_others_are_known(watching, server):
     server.put(WORKERS, {**worker("odd"), "spec": {}})
     server.put(WORKERS, worker("a"))
@@ -160,7 +196,7 @@ async def test_a_crd_that_is_not_there_yet_is_waited_for(server):
 async def test_models_are_followed_as_workers_are(server):
     async with server.running() as client:
         models, room = Models(), WaitingRoom(Bounds())
-        feed = feed_of_models(client, "ns", models, room)
+        feed = feed_of_models(client, "ns", models, room.changed)
         server.put(MODELS, model("x"))
         task = asyncio.create_task(feed.run())
         await until(lambda: server.watched(MODELS))
@@ -175,7 +211,7 @@ async def test_models_are_followed_as_workers_are(server):
 async def test_those_who_wait_are_woken_by_what_the_watch_tells(server):
     async with server.running() as client:
         directory, room = Directory(), WaitingRoom(Bounds())
-        feed = feed_of_workers(client, "ns", directory, room)
+        feed = feed_of_workers(client, "ns", directory, room.changed)
         task = asyncio.create_task(feed.run())
         waiting = asyncio.create_task(room.wait(("ns", "m"), lambda: directory.choose("ns", "m", 0.0), 5))
         await until(lambda: server.watched(WORKERS))
@@ -188,7 +224,7 @@ async def test_those_who_wait_are_woken_by_what_the_watch_tells(server):
 async def test_a_feed_that_does_nothing_any_more_is_not_alive(server):
     async with server.running() as client:
         now = 0.0
-        feed = feed_of_workers(client, "ns", Directory(), WaitingRoom(Bounds()))
+        feed = feed_of_workers(client, "ns", Directory(), WaitingRoom(Bounds()).changed)
         feed._monotonic = lambda: now
         feed._moved = now
         assert feed.alive()

@@ -275,3 +275,21 @@ async def test_a_slash_too_many_is_not_found_and_leads_nowhere_else(ready):
 
     assert answer.status_code == 404
     assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        pytest.param("POST", "/v1/embeddings", {}, 200, id="answer"),
+        pytest.param("POST", "/v1/embeddings", {"Content-Encoding": "gzip"}, 400, id="wrong"),
+        pytest.param("POST", "/v1/embeddings", {"Transfer-Encoding": "chunked"}, 400, id="ambiguous"),
+        pytest.param("GET", "/v1/models/other", {}, 404, id="another-model"),
+        pytest.param("GET", "/readyz", {}, 200, id="probe"),
+    ],
+)
+async def test_every_answer_says_which_worker_has_given_it(ready, method, path, headers, status):
+    for _ in range(2):
+        async with client(ready.inference) as http:
+            answer = await http.request(method, path, json=EMBED, headers=headers)
+        assert answer.status_code == status
+        assert answer.headers.get_list("X-Modelpool-Worker") == ["uid"]

@@ -26,9 +26,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from modelpool_api import WorkerState
+from modelpool_api.inference import HEADER_STATE
 from modelpool_api.pod import EXIT_CRASHED, EXIT_NEVER_LOADS
-
-HEADER_STATE = "X-Modelpool-State"
 
 #: Clients try a 5xx again unless this says that it is pointless.
 NO_RETRY: Final[Mapping[str, str]] = {"x-should-retry": "false"}

@@ -157,7 +157,7 @@ class KubeClient:
         query = {"watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
         url = f"{self._api.configuration.host}{path}?{urlencode(query)}"
         headers = {"Accept": "application/json", "User-Agent": self._agent}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, "GET", None)
+        await self._authorize(headers, "GET", path)
         limits = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=seconds + _GRACE)
         status = 0
         try:
@@ -229,7 +229,7 @@ class KubeClient:
         if given:
             url += "?" + urlencode(given)
         headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": self._agent}
-        await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        await self._authorize(headers, method, path)
         if method != "GET":
             self.writes += 1
         status = 0
@@ -245,6 +245,16 @@ class KubeClient:
             if self._observe:
                 self._observe(method, path, status)
         return _parse(method, path, status, data, answer.getheader("Retry-After"))
+
+    async def _authorize(self, headers: dict[str, str], method: str, path: str) -> None:
+        """Add the credentials, which are read again now and then: from a file, or from a program's output.
+
+        Whatever goes wrong there is one more way of having no answer, and may be well the next time.
+        """
+        try:
+            await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
+        except Exception as error:
+            raise errors.UnreachableError(f"{method} {path}: no credentials: {type(error).__name__}") from error
 
 
 def _parse(method: str, path: str, status: int, data: bytes, retry_after: str | None) -> Json:

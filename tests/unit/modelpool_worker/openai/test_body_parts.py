@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from modelpool_api.body import MAX_ENTRIES, MAX_MEMBERS, MAX_NESTED
 from modelpool_worker.errors import InvalidRequestError
-from modelpool_worker.openai.body import MAX_ENTRIES, MAX_MEMBERS, MAX_NESTED, read_object
+from modelpool_worker.openai.body import read_object
 
 
 def members(count):

@@ -54,6 +54,7 @@ async def cut(http, path, fields, meanwhile=lambda: None):
         async with http.stream("POST", path, json=fields) as answer:
             assert answer.status_code == 200
             assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+            assert answer.headers.get_list("X-Modelpool-Worker") == ["uid"]
             assert answer.headers["cache-control"] == "no-cache"
             async for part in answer.aiter_text():
                 received += part

@@ -12,8 +12,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from modelpool_api import ROUTABLE_STATES
+from modelpool_api.inference import HEADER_STATE, HEADER_WORKER
 from modelpool_worker.capabilities import registry
-from modelpool_worker.errors import HEADER_STATE, ModelNotFoundError
+from modelpool_worker.errors import ModelNotFoundError
 from modelpool_worker.machine import Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.runner import Runner
@@ -77,4 +78,5 @@ def create_app(
         routes.append(Route(path, registry.find(place)(serving)))
     app = Starlette(routes=routes, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False  # a redirect would lead wherever the client's Host header says
-    return Guard(app if token is None else TokenGate(app, token, "inference", _OPEN_PATHS))
+    gated = app if token is None else TokenGate(app, token, "inference", _OPEN_PATHS)
+    return Guard(gated, {HEADER_WORKER: settings.worker_id})

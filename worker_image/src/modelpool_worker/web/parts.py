@@ -151,26 +151,34 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class Guard:
-    """The outermost layer of a port: refuses ambiguous framing, and lets no exception's text reach anybody."""
+    """The outermost layer of a port: refuses ambiguous framing, and lets no exception's text reach anybody.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Every answer carries ``headers``.
+    """
+
+    def __init__(self, app: ASGIApp, headers: Mapping[str, str] | None = None) -> None:
         self._app = app
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        names = [name for name, _value in scope["headers"]]
-        if names.count(b"content-length") > 1 or (b"content-length" in names and b"transfer-encoding" in names):
-            error = InvalidRequestError("the request gives its length twice; expected one way", headers=_CLOSE)
-            await error_response(error)(scope, receive, send)
-            return
         started = False
 
         async def tell(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            if not started and message["type"] == "http.response.start":
+                started = True
+                # never added to: the list may be everybody's
+                message = {**message, "headers": [*message.get("headers", ()), *self._headers]}
             await send(message)
+
+        names = [name for name, _value in scope["headers"]]
+        if names.count(b"content-length") > 1 or (b"content-length" in names and b"transfer-encoding" in names):
+            error = InvalidRequestError("the request gives its length twice; expected one way", headers=_CLOSE)
+            await error_response(error)(scope, receive, tell)
+            return
 
         try:
             await self._app(scope, receive, tell)
@@ -181,4 +189,4 @@ class Guard:
             _log.error("request failed", error=type(error).__name__, where=where(error))
             if not started:
                 failed = InferenceFailedError("the worker failed on this request; its log has the details")
-                await error_response(failed)(scope, receive, send)
+                await error_response(failed)(scope, receive, tell)
