@@ -94,6 +94,17 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_reads_no_list(watching
     assert server.lists == 1
 
 
+async def test_an_object_may_be_as_large_as_the_api_server_stores_one(watching, server):
+    """Annotations alone may have 256 KiB, and what kubectl has applied last stands in them once more."""
+    await until(lambda: server.watched(WORKERS))
+    large = worker("large")
+    large["metadata"]["annotations"] = {"note": "x" * 1_000_000}
+    server.put(WORKERS, large)
+    server.put(WORKERS, worker("small"))
+    await until(lambda: watching.names >= {"large", "small"})
+    assert watching.pauses == []
+
+
 @pytest.mark.parametrize("how", ["in-the-answer", "in-the-stream"])
 async def test_a_version_that_is_too_old_means_a_new_list_which_drops_what_was_missed(watching, server, how):
     server.put(WORKERS, worker("gone"), "ADDED")

@@ -39,6 +39,8 @@ _BY_STATUS: Final[Mapping[int, type[errors.ApiError]]] = {
 #: (connect, read) seconds. A read may be a large LIST; a watch has its own.
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=60, sock_connect=5, sock_read=30)
 _PAGE: Final = 250
+#: etcd stores 1.5 MiB of an object, JSON of it may be longer.
+_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 #: Seconds beyond its time after which a watch that says nothing is given up.
 _GRACE: Final = 15
 #: A list that expires while it is read is begun so often.
@@ -167,11 +169,11 @@ class KubeClient:
             try:
                 if status != 200:
                     _parse("GET", path, status, await answer.read(), answer.getheader("Retry-After"))
-                async for line in answer.response.content:
+                async for line in _lines(answer.response.content):
                     yield _event(path, line)
             finally:
                 answer.response.close()
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: an endless line
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise errors.UnreachableError(f"watch {path}: {type(error).__name__}: {error}") from error
         finally:
             if self._observe:
@@ -255,6 +257,25 @@ class KubeClient:
             await self._api.update_params_for_auth(headers, [], ["BearerToken"], path, method, None)
         except Exception as error:
             raise errors.UnreachableError(f"{method} {path}: no credentials: {type(error).__name__}") from error
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Split a stream into lines. An object may be much longer than what aiohttp takes for a line.
+
+    Raises ``ValueError`` for one that is longer than any object that the API server stores.
+    """
+    parts: list[bytes] = []
+    size = 0
+    async for piece in content.iter_any():
+        *ended, rest = piece.split(b"\n")
+        for line in ended:
+            yield b"".join((*parts, line))
+            parts, size = [], 0
+        if rest:
+            parts.append(rest)
+            size += len(rest)
+            if size > _MAX_EVENT_BYTES:
+                raise ValueError(f"an event of more than {_MAX_EVENT_BYTES} bytes")
 
 
 def _parse(method: str, path: str, status: int, data: bytes, retry_after: str | None) -> Json:
