@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from modelpool_worker.capabilities.base import Piece
 from modelpool_worker.errors import InferenceFailedError
@@ -103,7 +104,11 @@ class _Text:
             **self._state,
         )
         outputs = self._model(**inputs, return_dict=True)
-        self._first = False
+        if self._first:
+            self._first = False
+            # read by now, and other images wait for the room that these take
+            for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL:
+                self._state.pop(name, None)
         self._state = self._model._update_model_kwargs_for_generation(outputs, self._state)
         logits: Tensor = outputs.logits[:, -1]
         return logits
