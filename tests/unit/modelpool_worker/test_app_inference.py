@@ -130,7 +130,15 @@ async def test_a_full_queue_answers_429(make_worker):
     life.cancel()
 
 
-async def test_one_request_does_not_pay_for_anothers_failure(ready):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        pytest.param("cannot embed", "inference_failed", id="anything"),
+        pytest.param("DefaultCPUAllocator: can't allocate memory for", "out_of_memory", id="no memory"),
+    ],
+)
+async def test_one_request_does_not_pay_for_anothers_failure(ready, error, code):
+    ready.capability.error = error
     ready.capability.gate.clear()
     first = asyncio.create_task(embed(ready, input="first"))
     await ready.until_running()
@@ -141,7 +149,7 @@ async def test_one_request_does_not_pay_for_anothers_failure(ready):
     ready.capability.gate.set()
     assert [(await first).status_code, (await good).status_code] == [200, 200]
     failed = await bad
-    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "inference_failed")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, code)
     assert "swordfish" not in failed.text
     assert (await embed(ready)).status_code == 200
 

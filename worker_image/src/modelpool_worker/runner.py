@@ -32,6 +32,7 @@ from modelpool_worker.machine import Gauges, Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.models import sources
 from modelpool_worker.models.hub import Hub
+from modelpool_worker.models.memory import is_out_of_memory
 from modelpool_worker.scheduling.batch_loop import BatchLoop
 from modelpool_worker.scheduling.choices import BatchLimits
 from modelpool_worker.scheduling.job import Job
@@ -205,7 +206,8 @@ class Runner:
         """Run batches or steps for ever; return only when the model is beyond repair."""
         limits = BatchLimits(self._settings.max_batch_items, self._settings.max_batch_tokens)
         limits = limits.below(self.loaded.max_items, self.loaded.max_tokens)
-        capability, shared = self._ready_capability(), (self._queue, limits, self._model_thread, self._metrics)
+        capability = self._ready_capability()
+        shared = (self._queue, limits, self._model_thread, self._metrics, is_out_of_memory)
         if isinstance(capability, StepCapability):
             await StepLoop(capability, *shared).run()
         else:

@@ -10,6 +10,8 @@ from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError
+from modelpool_worker.generation import rows as rows_module
+from modelpool_worker.generation import slot_cache
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.rows import Rows
@@ -337,6 +339,53 @@ def test_a_prompt_that_the_model_cannot_read_fails_alone(loaded, generate, happe
     assert "not finite" not in str(error)
     assert [(line["event"], line["error"]) for line in lines] == [("prompt failed", logged)]
     assert "swordfish" not in f"{error} {lines}"
+
+
+@pytest.mark.parametrize("tensors", range(4), ids=["at once", "half of a layer", "in the next layer", "at the last"])
+@pytest.mark.parametrize("beside", [True, False], ids=["beside others", "alone"])
+def test_a_prompt_that_finds_no_room_in_the_cache_fails_alone(loaded, generate, monkeypatch, tensors, beside):
+    """Memory ends while room is made for it, layer by layer: what was made already harms nobody."""
+    rows, moved, made = make(loaded), slot_cache._moved, []
+    watch = Watch(rows)
+    if beside:
+        watch.turn({0: prompt(loaded, TEXTS[0])})
+        watch.turn()
+
+    def full(*given):
+        if len(made) == tensors:
+            raise torch.OutOfMemoryError("CUDA out of memory, swordfish")
+        made.append(given)
+        return moved(*given)
+
+    monkeypatch.setattr(slot_cache, "_moved", full)
+    with capture_logs() as lines:
+        watch.turn({1: prompt(loaded, TEXTS[1])})
+    monkeypatch.undo()
+    assert type(watch.errors[1]) is OutOfMemoryError
+    assert [(line["event"], line["error"]) for line in lines] == [("prompt failed", "OutOfMemoryError")]
+    watch.run({2: prompt(loaded, TEXTS[3])})
+    assert [watch.text(key) for key in ((0, 2) if beside else (2,))] == [
+        generate(text)[0] for text in (TEXTS[0], TEXTS[3])[not beside :]
+    ]
+    assert rows._cache.rows == 0
+
+
+def test_a_first_token_that_finds_no_memory_fails_its_prompt_alone(loaded, generate, monkeypatch):
+    watch = Watch(make(loaded))
+    watch.turn({0: prompt(loaded, TEXTS[0])})
+    choose, calls = rows_module.choose, []
+
+    def full(logits, draws):
+        calls.append(draws)
+        if len(calls) == 2:  # after the step of the row that is there
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return choose(logits, draws)
+
+    monkeypatch.setattr(rows_module, "choose", full)
+    watch.turn({1: prompt(loaded, TEXTS[1])})
+    watch.run()
+    assert type(watch.errors[1]) is OutOfMemoryError
+    assert watch.text(0) == generate(TEXTS[0])[0]
 
 
 def test_reset_drops_every_row(loaded, generate):

@@ -10,10 +10,11 @@ from itertools import count
 import structlog
 
 from modelpool_worker.capabilities.base import Piece, StepCapability
-from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.errors import RequestError
 from modelpool_worker.logs import where
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.scheduling.choices import BatchLimits, choose_joins
+from modelpool_worker.scheduling.failures import OutOfMemory, python_has_none, told_of
 from modelpool_worker.scheduling.job import Item, Job
 from modelpool_worker.scheduling.request_queue import RequestQueue
 from modelpool_worker.threads import in_thread
@@ -40,12 +41,14 @@ class StepLoop:
         limits: BatchLimits,
         thread: ThreadPoolExecutor,
         metrics: WorkerMetrics,
+        out_of_memory: OutOfMemory = python_has_none,
     ) -> None:
         self._capability = capability
         self._queue = queue
         self._limits = limits
         self._thread = thread
         self._metrics = metrics
+        self._out_of_memory = out_of_memory
         self._rows: dict[int, _Row] = {}
         self._keys = count(1)
 
@@ -73,11 +76,14 @@ class StepLoop:
         start = time.monotonic()
         self._metrics.running.set(len(self._rows))
         values = {key: item.value for key, item in joins.items()}
+        told: RequestError | None = None
         try:
             pieces = await in_thread(self._thread, partial(self._capability.turn, values, leaves))
         except Exception as error:
             _log.error("step failed", rows=len(self._rows), error=type(error).__name__, where=where(error))
-            return await self._start_over()
+            told = told_of(error, self._out_of_memory)
+        if told is not None:  # not before: the error remembers all that the step held in memory
+            return await self._start_over(told)
         self._metrics.batch_items.observe(len(self._rows))
         self._metrics.batch_seconds.observe(time.monotonic() - start)
         for piece in pieces:
@@ -96,10 +102,10 @@ class StepLoop:
             del self._rows[piece.key]
             row.job.deliver(row.index, None)
 
-    async def _start_over(self) -> bool:
+    async def _start_over(self, told: RequestError) -> bool:
         """Fail every row, and check the model before the next one joins."""
         for row in self._rows.values():
-            row.job.fail(InferenceFailedError("the model failed on this request; the worker's log has the details"))
+            row.job.fail(told)
         self._rows.clear()
         self._metrics.running.set(0)
         try:
