@@ -1,8 +1,11 @@
 """The inference port as a client sees it."""
 
 import asyncio
+import base64
 
 import httpx
+import numpy as np
+import openai
 import pytest
 
 from modelpool_api import EvictRequest
@@ -59,6 +62,29 @@ async def test_models(ready):
     assert [model["id"] for model in listed["data"]] == ["org/m"]
     assert (await get(ready, "/v1/models/org/m")).json()["id"] == "org/m"
     assert (await get(ready, "/v1/models/other")).json()["error"]["code"] == "model_not_found"
+
+
+async def test_the_official_client_works_unchanged(ready):
+    http = client(ready.inference)
+    async with openai.AsyncOpenAI(base_url="http://worker/v1", api_key="none", max_retries=0, http_client=http) as asks:
+        assert [model.id async for model in asks.models.list()] == ["org/m"]
+        model = await asks.models.retrieve("org/m")
+        assert (model.id, model.object, model.owned_by) == ("org/m", "model", "modelpool")
+        with pytest.raises(openai.NotFoundError):
+            await asks.models.retrieve("other")
+        for given, lengths in [("hello", [5]), (["a", "bcd"], [1, 3]), ([7, 8, 9], [3]), ([[7, 8], [9]], [2, 1])]:
+            for form in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
+                answer = await asks.embeddings.create(model="org/m", input=given, **form)
+                found = [entry.embedding for entry in answer.data]
+                if form.get("encoding_format") == "base64":
+                    found = [np.frombuffer(base64.b64decode(each), "<f4").tolist() for each in found]
+                assert found == [[length, 0] for length in lengths]
+                assert [entry.index for entry in answer.data] == list(range(len(lengths)))
+                assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(lengths)
+        short = await asks.embeddings.create(model="org/m", input=["hello", "x"], dimensions=1)
+        assert [entry.embedding for entry in short.data] == [[1.0], [1.0]]
+        with pytest.raises(openai.BadRequestError, match="dimensions"):
+            await asks.embeddings.create(model="org/m", input="hello", dimensions=3)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Rows that join, step and leave, against the library's own ``generate`` on the same folder."""
 
 import copy
+import dataclasses
 import random
 from functools import cache
 
@@ -207,11 +208,22 @@ def test_sampled_text_is_the_same_alone_and_among_others(loaded):
     assert [watch.text(key) for key in joins] == alone
 
 
-def test_penalties_make_a_text_repeat_itself_less(loaded, generate):
-    watch = Watch(make(loaded)).run({1: prompt(loaded, TEXTS[0], Sampling(temperature=0, frequency_penalty=2.0))})
-    again = loaded[1](watch.text(1))["input_ids"]
-    assert watch.text(1) != generate(TEXTS[0])[0]
-    assert len(again) > 0
+def tokens_of(loaded, text, sampling):
+    """The tokens written, told by their bytes; logprobs say them one by one."""
+    watch = Watch(make(loaded)).run({1: prompt(loaded, text, dataclasses.replace(sampling, top_logprobs=0))})
+    return [each.data for delta in watch.deltas[1] for each in delta.logprobs]
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+def test_penalties_make_a_text_repeat_itself_less_and_below_zero_more(loaded, name):
+    different = {
+        penalty: sum(
+            len(set(tokens_of(loaded, text, Sampling(temperature=0, **{name: penalty})))) for text in TEXTS[:4]
+        )
+        for penalty in (-2.0, 0.0, 2.0)
+    }
+    print(different)
+    assert different[-2.0] < different[0.0] < different[2.0]
 
 
 def test_logprobs_are_those_of_the_model(loaded, generate):
