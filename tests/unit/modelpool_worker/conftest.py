@@ -31,6 +31,7 @@ class Gated:
         self.entered = threading.Event()
         self.load_error: BaseException | None = None
         self.poison: str | None = None
+        self.error = "cannot embed"
         self.broken = False
         self.batches: list[list[Any]] = []
         self.loading.set()
@@ -54,7 +55,7 @@ class Gated:
         assert self.gate.wait(30)
         self.batches.append(list(values))
         if self.broken or self.poison in values:
-            raise RuntimeError(f"cannot embed {values}")
+            raise RuntimeError(f"{self.error} {values}")
         return [np.array([len(value), 0], dtype=np.float32) for value in values]
 
     def unload(self):

@@ -1,8 +1,11 @@
 """The inference port as a client sees it."""
 
 import asyncio
+import base64
 
 import httpx
+import numpy as np
+import openai
 import pytest
 
 from modelpool_api import EvictRequest
@@ -59,6 +62,29 @@ async def test_models(ready):
     assert [model["id"] for model in listed["data"]] == ["org/m"]
     assert (await get(ready, "/v1/models/org/m")).json()["id"] == "org/m"
     assert (await get(ready, "/v1/models/other")).json()["error"]["code"] == "model_not_found"
+
+
+async def test_the_official_client_works_unchanged(ready):
+    http = client(ready.inference)
+    async with openai.AsyncOpenAI(base_url="http://worker/v1", api_key="none", max_retries=0, http_client=http) as asks:
+        assert [model.id async for model in asks.models.list()] == ["org/m"]
+        model = await asks.models.retrieve("org/m")
+        assert (model.id, model.object, model.owned_by) == ("org/m", "model", "modelpool")
+        with pytest.raises(openai.NotFoundError):
+            await asks.models.retrieve("other")
+        for given, lengths in [("hello", [5]), (["a", "bcd"], [1, 3]), ([7, 8, 9], [3]), ([[7, 8], [9]], [2, 1])]:
+            for form in ({}, {"encoding_format": "float"}, {"encoding_format": "base64"}):
+                answer = await asks.embeddings.create(model="org/m", input=given, **form)
+                found = [entry.embedding for entry in answer.data]
+                if form.get("encoding_format") == "base64":
+                    found = [np.frombuffer(base64.b64decode(each), "<f4").tolist() for each in found]
+                assert found == [[length, 0] for length in lengths]
+                assert [entry.index for entry in answer.data] == list(range(len(lengths)))
+                assert answer.usage.prompt_tokens == answer.usage.total_tokens == sum(lengths)
+        short = await asks.embeddings.create(model="org/m", input=["hello", "x"], dimensions=1)
+        assert [entry.embedding for entry in short.data] == [[1.0], [1.0]]
+        with pytest.raises(openai.BadRequestError, match="dimensions"):
+            await asks.embeddings.create(model="org/m", input="hello", dimensions=3)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +156,15 @@ async def test_a_full_queue_answers_429(make_worker):
     life.cancel()
 
 
-async def test_one_request_does_not_pay_for_anothers_failure(ready):
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        pytest.param("cannot embed", "inference_failed", id="anything"),
+        pytest.param("DefaultCPUAllocator: can't allocate memory for", "out_of_memory", id="no memory"),
+    ],
+)
+async def test_one_request_does_not_pay_for_anothers_failure(ready, error, code):
+    ready.capability.error = error
     ready.capability.gate.clear()
     first = asyncio.create_task(embed(ready, input="first"))
     await ready.until_running()
@@ -141,7 +175,7 @@ async def test_one_request_does_not_pay_for_anothers_failure(ready):
     ready.capability.gate.set()
     assert [(await first).status_code, (await good).status_code] == [200, 200]
     failed = await bad
-    assert (failed.status_code, failed.json()["error"]["code"]) == (500, "inference_failed")
+    assert (failed.status_code, failed.json()["error"]["code"]) == (500, code)
     assert "swordfish" not in failed.text
     assert (await embed(ready)).status_code == 200
 

@@ -11,7 +11,7 @@ from modelpool_worker.cpus import usable_cpus
 from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.settings import WorkerSettings, settings_sentence
 from modelpool_worker.termination import write_sentence
-from modelpool_worker.web.bearer import GRACE_SECONDS, BearerToken
+from modelpool_worker.web.bearer import GRACE_SECONDS, LOOK_SECONDS, BearerToken
 
 
 class Clock:
@@ -46,13 +46,64 @@ def test_without_a_token_everybody_is_refused(tmp_path, content, header):
     assert not BearerToken(path, Clock()).allows(header)
 
 
-def test_a_token_that_was_taken_away_lets_nobody_in(tmp_path):
+def test_a_token_that_was_taken_away_lets_nobody_in_after_a_second(tmp_path):
+    path, clock = tmp_path / "token", Clock()
+    path.write_text("t")
+    token = BearerToken(path, clock)
+    assert token.allows("Bearer t")
+    path.unlink()
+    clock.now += LOOK_SECONDS
+    assert not token.allows("Bearer t")
+    path.write_text("t")
+    assert token.allows("Bearer t")
+
+
+def test_a_token_whose_loss_was_seen_lets_nobody_in_at_once(tmp_path):
     path = tmp_path / "token"
     path.write_text("t")
     token = BearerToken(path, Clock())
     assert token.allows("Bearer t")
     path.unlink()
+    token.refresh()
     assert not token.allows("Bearer t")
+
+
+class Looks:
+    """A file that counts how often it is opened."""
+
+    def __init__(self, path):
+        self.path, self.count = path, 0
+
+    def open(self, mode):
+        self.count += 1
+        return self.path.open(mode)
+
+
+def test_the_file_is_looked_at_once_a_second_by_those_who_are_let_in(tmp_path):
+    path, clock = tmp_path / "token", Clock()
+    path.write_text("t")
+    file = Looks(path)
+    token = BearerToken(file, clock)
+    for _request in range(100):
+        assert token.allows("Bearer t")
+    assert file.count == 1
+    clock.now += LOOK_SECONDS
+    for _request in range(100):
+        assert token.allows("Bearer t")
+    assert file.count == 2
+
+
+def test_a_new_token_is_taken_at_once_and_the_old_one_for_two_minutes_from_then(tmp_path):
+    path, clock = tmp_path / "token", Clock()
+    path.write_text("old")
+    token = BearerToken(path, clock)
+    assert token.allows("Bearer old")
+    path.write_text("new")
+    assert token.allows("Bearer new"), "within the second in which the file was looked at"
+    clock.now += GRACE_SECONDS - 0.1
+    assert [token.allows(f"Bearer {each}") for each in ("old", "new", "other")] == [True, True, False]
+    clock.now += 0.1
+    assert [token.allows(f"Bearer {each}") for each in ("old", "new", "other")] == [False, True, False]
 
 
 def test_the_last_word_is_bounded(tmp_path):

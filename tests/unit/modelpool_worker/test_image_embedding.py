@@ -170,7 +170,7 @@ def test_bfloat16_is_close_to_float32(kind, loaded):
 @pytest.fixture
 def calculating(monkeypatch):
     """A machine that calculates in bfloat16 by itself, whatever this one does."""
-    monkeypatch.setattr("modelpool_worker.models.devices.has_bfloat16", lambda _device: True)
+    monkeypatch.setattr("modelpool_worker.models.devices.has_bfloat16", lambda _device, _cuda: True)
 
 
 def coarse(folder, tmp_path, side):
@@ -225,6 +225,21 @@ def test_a_model_without_a_text_side_refuses_texts(loaded):
     with pytest.raises(InvalidRequestError, match="takes no texts") as caught:
         loaded("dinov2").prepare([PICTURES[0], "swordfish"])
     assert caught.value.param == "input"
+
+
+@pytest.mark.parametrize("given", [" \n", "\u200b"], ids=["blanks", "no width"])
+def test_a_text_without_tokens_is_refused_where_the_tokenizer_adds_none(folders, tmp_path, given):
+    bare = {
+        "post_processor": None,
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "[\\s\u200b]"}, "content": ""},
+    }
+    folder = changed(folders("clip"), tmp_path, "tokenizer.json", **bare)
+    model = ImageEmbedding()
+    model.load(ask(folder))
+    with pytest.raises(InvalidRequestError, match="no tokens; expected") as refused:
+        model.prepare(["a cat", given])
+    assert (refused.value.param, refused.value.status) == ("input", 400)
+    assert len(model.prepare(["a cat"])) == 1
 
 
 def test_a_pair_without_its_tokenizer_serves_images(folders, tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import weakref
 
 import pytest
@@ -51,6 +52,40 @@ class Steps(Batches):
 
     def reset(self):
         pass
+
+
+class Endless(Batches):
+    """Rows say a piece a turn until their client leaves; each turn but the first waits for ``go_on``."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = set()
+        self.second, self.go_on = threading.Event(), threading.Event()
+
+    def turn(self, joins, leaves):
+        if not joins:
+            self.second.set()
+            assert self.go_on.wait(20)
+        self.rows = (self.rows | joins.keys()) - set(leaves)
+        return [Piece(key, "x") for key in self.rows]
+
+    def reset(self):
+        pass
+
+
+async def test_a_row_that_goes_on_holds_nothing_of_what_it_was_made_of(make_worker):
+    worker = make_worker(Endless())
+    life = asyncio.create_task(worker.runner.live())
+    await worker.reach("Ready")
+    with worker.runner.admitted(1) as job:
+        await worker.runner.submit(job, ["a"])
+        assert await job.next_pieces(most=1) == [(0, "x")]
+        assert await asyncio.to_thread(worker.capability.second.wait, 20)
+        gc.collect()
+        assert [value() for value in worker.capability.values] == [None]
+        worker.capability.go_on.set()
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
 
 
 @pytest.mark.parametrize("make", [Batches, Steps], ids=["batches", "steps"])

@@ -1,6 +1,7 @@
 """What waits, and what runs next."""
 
 import asyncio
+import contextlib
 
 import pytest
 from hypothesis import given
@@ -176,6 +177,63 @@ async def test_a_failed_request_waits_no_more_for_its_inputs():
     assert queue.waiting_inputs == 0
     queue.open(8)
     queue.close(failed)
+
+
+class Untouched(dict):
+    """Nobody goes through it."""
+
+    def __iter__(self):
+        raise AssertionError("went through all jobs")
+
+    keys = values = items = __iter__
+
+
+async def test_a_request_comes_and_goes_without_a_look_at_the_others():
+    """Thousands may be open; each of them would make every other one slower."""
+    queue, _jobs = queue_of([1, 1], [1])
+    queue._jobs = Untouched(queue._jobs)
+    job = queue.open(3)
+    assert (queue.depth, queue.waiting_inputs) == (3, 6)
+    job.fail(InferenceFailedError("no"))
+    queue.close(job)
+    assert (queue.depth, queue.waiting_inputs) == (2, 3)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["open", "put", "take", "fail", "deliver", "close"]), st.integers(0, 9))))
+def test_what_is_counted_is_what_waits(steps):
+    async def go_through():
+        queue, jobs, running = RequestQueue(max_requests=4, max_inputs=9), [], []
+        for step, number in steps:
+            job = jobs[number % len(jobs)] if jobs else None
+            if step == "open":
+                with contextlib.suppress(QueueFullError):
+                    jobs.append(queue.open(1 + number % 5))
+            elif step == "take":
+                running += take(queue)
+            elif step == "deliver" and running:
+                item = running.pop(number % len(running))
+                item.job.deliver(item.index, "result")
+            elif step == "put" and job is not None and not job.waiting and not job.taken:
+                queue.put(job, [Prepared("x", 1, 1)] * job.size)
+            elif step == "fail" and job is not None:
+                job.fail(InferenceFailedError("no"))
+            elif step == "close" and job is not None:
+                queue.close(job)
+                jobs.remove(job)
+            assert queue.depth == sum(1 for each in jobs if not each.taken)
+            assert queue.waiting_inputs == sum(each.size - each.taken for each in jobs if not each.over)
+        for job in jobs:
+            queue.close(job)
+        assert (queue.depth, queue.waiting_inputs, queue._inputs) == (0, 0, 0)
+
+    asyncio.run(go_through())
+
+
+async def test_a_request_whose_waiter_was_cancelled_is_counted_until_it_is_closed():
+    queue, (job,) = queue_of([1, 1])
+    job.answer.cancel()
+    queue.close(job)
+    assert (queue.depth, queue.waiting_inputs) == (0, 0)
 
 
 async def test_what_a_client_left_behind_does_not_run():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from modelpool_worker.capabilities.base import Piece, Prepared
-from modelpool_worker.errors import InferenceFailedError, InvalidRequestError, TooFarBehindError
+from modelpool_worker.errors import InferenceFailedError, InvalidRequestError, OutOfMemoryError, TooFarBehindError
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.scheduling.choices import BatchLimits
 from modelpool_worker.scheduling.request_queue import RequestQueue
@@ -14,7 +14,7 @@ from modelpool_worker.scheduling.step_loop import StepLoop
 
 
 class Counter:
-    """A row counts down from its value, a number a turn; a value of "bad" is refused, "poison" fails the turn."""
+    """A row counts down from its value, a number a turn; "bad" is refused, "poison" and "huge" fail the turn."""
 
     def __init__(self):
         self.rows = {}
@@ -29,6 +29,8 @@ class Counter:
         self.turns.append(sorted(map(str, self.rows.values())))
         if "poison" in self.rows.values():
             raise RuntimeError("lost")
+        if "huge" in self.rows.values():
+            raise MemoryError("swordfish")
         for key in list(self.rows):
             self.rows[key] -= 1
             pieces.append(Piece(key, self.rows[key], last=self.rows[key] == 0))
@@ -112,12 +114,18 @@ async def test_a_client_too_far_behind_frees_its_rows_and_the_others_go_on(site)
     assert model.rows == {}
 
 
-async def test_a_failed_turn_fails_its_rows_and_the_next_request_is_served(site):
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [pytest.param("poison", InferenceFailedError, id="anything"), pytest.param("huge", OutOfMemoryError, id="memory")],
+)
+async def test_a_failed_turn_fails_its_rows_with_its_reason_and_the_next_request_is_served(site, value, error):
     _model, _queue, ask, _running = site
-    jobs = [ask(5), ask("poison")]
+    jobs = [ask(5), ask(value)]
     for job in jobs:
-        with pytest.raises(InferenceFailedError):
+        with pytest.raises(InferenceFailedError) as told:
             await heard(job)
+        assert type(told.value) is error
+        assert "swordfish" not in str(told.value)
     assert await heard(ask(1)) == [(0, 0)]
 
 

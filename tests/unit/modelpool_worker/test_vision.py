@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import weakref
 from functools import cache
 from io import BytesIO
 
@@ -12,6 +13,7 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
 )
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from modelpool_worker.capabilities.base import LoadRequest
 from modelpool_worker.capabilities.vision import Vision
@@ -236,6 +238,22 @@ def test_images_that_find_no_room_get_a_429_and_texts_none(load):
     gc.collect()
     assert prompts.prepare([user(BLUE, "?")])[0].tokens > 0
     prompts.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_hold_no_room_any_more_once_the_first_token_is_there(load, kind):
+    ours = load(kind)[0]
+    joins = {1: ours.prepare([user(RED, "what is this?")])[0].value}
+    pixels = weakref.ref(joins[1].extra["pixel_values"])
+    (piece,) = ours.turn(joins, ())
+    assert not piece.last
+    joins.clear()
+    gc.collect()
+    assert pixels() is None
+    if kind not in TOGETHER:
+        # nor what the library made of them, which no further token looks at
+        assert not set(ours._engine.rows._run._text._state) & set(MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL)
+    ours.turn({}, [1])
 
 
 @pytest.mark.parametrize("kind", ["llava", "qwen2_5_vl"])

@@ -17,7 +17,14 @@ import structlog
 from modelpool_api import MemoryReport, WorkerEvent, WorkerState
 from modelpool_api.pod import EXIT_CRASHED, EXIT_EVICTED, EXIT_TERMINATED
 from modelpool_worker.capabilities import registry
-from modelpool_worker.capabilities.base import BatchCapability, Capability, Loaded, LoadRequest, StepCapability
+from modelpool_worker.capabilities.base import (
+    BatchCapability,
+    Capability,
+    Loaded,
+    LoadRequest,
+    Prepared,
+    StepCapability,
+)
 from modelpool_worker.cpus import count_cpus
 from modelpool_worker.errors import LoadError, NotServingError
 from modelpool_worker.logs import where
@@ -25,6 +32,7 @@ from modelpool_worker.machine import Gauges, Machine
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.models import sources
 from modelpool_worker.models.hub import Hub
+from modelpool_worker.models.memory import is_out_of_memory
 from modelpool_worker.scheduling.batch_loop import BatchLoop
 from modelpool_worker.scheduling.choices import BatchLimits
 from modelpool_worker.scheduling.job import Job
@@ -133,31 +141,31 @@ class Runner:
             self._queue.close(job)
             self._machine.done()
 
-    async def submit(self, job: Job, inputs: Sequence[Any]) -> int:
+    async def submit(self, job: Job, inputs: Sequence[Any], *, together: bool = False) -> int:
         """Prepare and queue an admitted job's inputs; return the tokens they take.
 
+        ``together``: none runs before all are ready. Pieces that came before would wait for who reads them only then.
         Then ``job.answer`` has one result per input, ``job.pieces()`` what comes before. Raises ``RequestError``.
         """
         capability = self._capability
         if capability is None:
             raise NotServingError(self._machine.state, retry_after=1)
+        ready: list[Prepared] = []
         tokens = first = 0
         while first < len(inputs):
             chunk = inputs[first : first + chunk_size(inputs, first)]
-            tokens += await self._put(job, capability, chunk, first)
+            ready += await in_thread(self._prepare_thread, partial(capability.prepare, chunk))
             first += len(chunk)
+            if not together or first == len(inputs):
+                tokens += sum(each.tokens for each in ready)
+                self._queue.put(job, ready, first - len(ready))
+                ready.clear()  # the error of a later portion would remember it, and its memory
         return tokens
 
     async def compute(self, job: Job, inputs: Sequence[Any]) -> tuple[list[Any], int]:
         """Run an admitted job; return one result per input and the tokens they took. Raises ``RequestError``."""
         tokens = await self.submit(job, inputs)
         return await job.answer, tokens
-
-    async def _put(self, job: Job, capability: Capability, chunk: Sequence[Any], first: int) -> int:
-        # a frame of its own: the error of a later portion would remember the last one that was well, and its memory
-        prepared = await in_thread(self._prepare_thread, partial(capability.prepare, chunk))
-        self._queue.put(job, prepared, first)
-        return sum(each.tokens for each in prepared)
 
     async def _load(self) -> None:
         settings = self._settings
@@ -198,7 +206,8 @@ class Runner:
         """Run batches or steps for ever; return only when the model is beyond repair."""
         limits = BatchLimits(self._settings.max_batch_items, self._settings.max_batch_tokens)
         limits = limits.below(self.loaded.max_items, self.loaded.max_tokens)
-        capability, shared = self._ready_capability(), (self._queue, limits, self._model_thread, self._metrics)
+        capability = self._ready_capability()
+        shared = (self._queue, limits, self._model_thread, self._metrics, is_out_of_memory)
         if isinstance(capability, StepCapability):
             await StepLoop(capability, *shared).run()
         else:

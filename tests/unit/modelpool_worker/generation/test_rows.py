@@ -1,6 +1,7 @@
 """Rows that join, step and leave, against the library's own ``generate`` on the same folder."""
 
 import copy
+import dataclasses
 import random
 from functools import cache
 
@@ -10,6 +11,8 @@ from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError
+from modelpool_worker.generation import rows as rows_module
+from modelpool_worker.generation import slot_cache
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.rows import Rows
@@ -205,11 +208,22 @@ def test_sampled_text_is_the_same_alone_and_among_others(loaded):
     assert [watch.text(key) for key in joins] == alone
 
 
-def test_penalties_make_a_text_repeat_itself_less(loaded, generate):
-    watch = Watch(make(loaded)).run({1: prompt(loaded, TEXTS[0], Sampling(temperature=0, frequency_penalty=2.0))})
-    again = loaded[1](watch.text(1))["input_ids"]
-    assert watch.text(1) != generate(TEXTS[0])[0]
-    assert len(again) > 0
+def tokens_of(loaded, text, sampling):
+    """The tokens written, told by their bytes; logprobs say them one by one."""
+    watch = Watch(make(loaded)).run({1: prompt(loaded, text, dataclasses.replace(sampling, top_logprobs=0))})
+    return [each.data for delta in watch.deltas[1] for each in delta.logprobs]
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+def test_penalties_make_a_text_repeat_itself_less_and_below_zero_more(loaded, name):
+    different = {
+        penalty: sum(
+            len(set(tokens_of(loaded, text, Sampling(temperature=0, **{name: penalty})))) for text in TEXTS[:4]
+        )
+        for penalty in (-2.0, 0.0, 2.0)
+    }
+    print(different)
+    assert different[-2.0] < different[0.0] < different[2.0]
 
 
 def test_logprobs_are_those_of_the_model(loaded, generate):
@@ -337,6 +351,53 @@ def test_a_prompt_that_the_model_cannot_read_fails_alone(loaded, generate, happe
     assert "not finite" not in str(error)
     assert [(line["event"], line["error"]) for line in lines] == [("prompt failed", logged)]
     assert "swordfish" not in f"{error} {lines}"
+
+
+@pytest.mark.parametrize("tensors", range(4), ids=["at once", "half of a layer", "in the next layer", "at the last"])
+@pytest.mark.parametrize("beside", [True, False], ids=["beside others", "alone"])
+def test_a_prompt_that_finds_no_room_in_the_cache_fails_alone(loaded, generate, monkeypatch, tensors, beside):
+    """Memory ends while room is made for it, layer by layer: what was made already harms nobody."""
+    rows, moved, made = make(loaded), slot_cache._moved, []
+    watch = Watch(rows)
+    if beside:
+        watch.turn({0: prompt(loaded, TEXTS[0])})
+        watch.turn()
+
+    def full(*given):
+        if len(made) == tensors:
+            raise torch.OutOfMemoryError("CUDA out of memory, swordfish")
+        made.append(given)
+        return moved(*given)
+
+    monkeypatch.setattr(slot_cache, "_moved", full)
+    with capture_logs() as lines:
+        watch.turn({1: prompt(loaded, TEXTS[1])})
+    monkeypatch.undo()
+    assert type(watch.errors[1]) is OutOfMemoryError
+    assert [(line["event"], line["error"]) for line in lines] == [("prompt failed", "OutOfMemoryError")]
+    watch.run({2: prompt(loaded, TEXTS[3])})
+    assert [watch.text(key) for key in ((0, 2) if beside else (2,))] == [
+        generate(text)[0] for text in (TEXTS[0], TEXTS[3])[not beside :]
+    ]
+    assert rows._cache.rows == 0
+
+
+def test_a_first_token_that_finds_no_memory_fails_its_prompt_alone(loaded, generate, monkeypatch):
+    watch = Watch(make(loaded))
+    watch.turn({0: prompt(loaded, TEXTS[0])})
+    choose, calls = rows_module.choose, []
+
+    def full(logits, draws):
+        calls.append(draws)
+        if len(calls) == 2:  # after the step of the row that is there
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return choose(logits, draws)
+
+    monkeypatch.setattr(rows_module, "choose", full)
+    watch.turn({1: prompt(loaded, TEXTS[1])})
+    watch.run()
+    assert type(watch.errors[1]) is OutOfMemoryError
+    assert watch.text(0) == generate(TEXTS[0])[0]
 
 
 def test_reset_drops_every_row(loaded, generate):

@@ -5,9 +5,10 @@ from functools import cache
 
 import pytest
 import torch
+from structlog.testing import capture_logs
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
-from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.solo import Solo
@@ -153,6 +154,28 @@ def test_it_ends_at_the_stop_string_at_an_end_token_or_at_the_limit(load):
     assert (last, finish) == (True, "stop")
     ((_key, delta, last, _error),) = solo.turn({2: prompt(tokenizer, TEXT, tokens=1)}, ())
     assert (last, delta.finish) == (True, "length")
+
+
+@pytest.mark.parametrize("turns", [0, 2], ids=["its first token", "a later one"])
+def test_a_text_that_finds_no_memory_ends_with_that_reason_and_the_next_one_runs(load, turns):
+    model, tokenizer = load("mistral")
+    solo = make(model, tokenizer)
+    joins = {1: prompt(tokenizer, TEXT), 2: prompt(tokenizer, TEXT)}
+    for _ in range(turns):
+        assert not solo.turn(joins, ())[0].last
+        joins = {}
+
+    def full(_head, _inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory, swordfish")
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(full)
+    with capture_logs() as lines:
+        ((key, _delta, last, error),) = solo.turn(joins, ())
+    hook.remove()
+    assert (key, last, type(error)) == (1, True, OutOfMemoryError)
+    assert [(line["event"], line["error"]) for line in lines] == [("text failed", "OutOfMemoryError")]
+    assert "swordfish" not in f"{error} {lines}"
+    assert run(solo, {2: prompt(tokenizer, TEXT)})[0] == {2: generate(model, tokenizer, TEXT)[1]}
 
 
 def test_numbers_that_are_not_finite_end_the_text_with_an_error_and_the_next_one_runs(load):

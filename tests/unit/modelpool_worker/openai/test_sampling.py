@@ -118,19 +118,19 @@ def test_a_wrong_value_is_refused_by_name(parse, name, value):
 @pytest.mark.parametrize(
     ("parse", "fields", "param"),
     [
-        (chat, {"max_tokens": 131_072, "logprobs": True}, None),
-        (chat, {"max_tokens": 131_073, "logprobs": True}, "logprobs"),
-        (chat, {"max_tokens": 6241, "logprobs": True, "top_logprobs": 20}, None),
-        (chat, {"max_tokens": 6242, "logprobs": True, "top_logprobs": 20}, "logprobs"),
-        (chat, {"max_tokens": 3121, "logprobs": True, "top_logprobs": 20, "n": 2}, "logprobs"),
-        (chat, {"n": 6, "logprobs": True, "top_logprobs": 20}, None),
-        (chat, {"n": 7, "logprobs": True, "top_logprobs": 20}, "logprobs"),
-        (chat, {"max_tokens": 6242, "logprobs": True, "top_logprobs": 20, "stream": True}, None),
+        (chat, {"max_tokens": 172_032, "logprobs": True}, None),
+        (chat, {"max_tokens": 172_033, "logprobs": True}, "logprobs"),
+        (chat, {"max_tokens": 8192, "logprobs": True, "top_logprobs": 20}, None),
+        (chat, {"max_tokens": 8193, "logprobs": True, "top_logprobs": 20}, "logprobs"),
+        (chat, {"max_tokens": 4097, "logprobs": True, "top_logprobs": 20, "n": 2}, "logprobs"),
+        (chat, {"n": 8, "logprobs": True, "top_logprobs": 20}, None),
+        (completion, {"prompt": ["x"] * 64, "n": 8, "logprobs": 5}, None),
+        (chat, {"max_tokens": 8193, "logprobs": True, "top_logprobs": 20, "stream": True}, None),
         (chat, {"max_tokens": 131_072, "n": 8}, None),
         (chat, {"max_tokens": 131_073, "n": 8}, "max_tokens"),
         (chat, {"max_tokens": 131_073, "n": 8, "stream": True}, None),
-        (completion, {"prompt": ["x"] * 64, "max_tokens": 341, "logprobs": 5}, None),
-        (completion, {"prompt": ["x"] * 64, "max_tokens": 342, "logprobs": 5}, "logprobs"),
+        (completion, {"prompt": ["x"] * 64, "max_tokens": 448, "logprobs": 5}, None),
+        (completion, {"prompt": ["x"] * 64, "max_tokens": 449, "logprobs": 5}, "logprobs"),
         (completion, {"prompt": ["x"] * 64, "n": 8, "max_tokens": 2048}, None),
         (completion, {"prompt": ["x"] * 64, "n": 8, "max_tokens": 2049}, "max_tokens"),
     ],
@@ -140,8 +140,8 @@ def test_a_wrong_value_is_refused_by_name(parse, name, value):
         "likeliest tokens",
         "too many likeliest tokens",
         "too many for two texts",
-        "nothing said about the length",
-        "too many though nothing is said",
+        "the most there is to ask for, nothing said about the length",
+        "the most there is to ask for of completions",
         "logprobs of a stream",
         "the longest texts",
         "too long texts",
@@ -163,9 +163,9 @@ def test_an_answer_that_is_held_whole_is_bounded_by_its_tokens_and_logprob_entri
 
 def test_the_length_that_is_advised_for_logprobs_is_taken():
     fields = {"n": 7, "logprobs": True, "top_logprobs": 20}
-    with pytest.raises(InvalidRequestError, match='"max_tokens": 891,'):
-        chat(**fields)
-    assert chat(**fields, max_tokens=891).size == 7
+    with pytest.raises(InvalidRequestError, match='"max_tokens": 1170,'):
+        chat(**fields, max_tokens=1171)
+    assert chat(**fields, max_tokens=1170).size == 7
 
 
 @BOTH

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import threading
 
 import httpx
 import openai
@@ -304,6 +305,64 @@ async def test_a_client_that_reads_too_slowly_is_told_so_and_cut_while_others_ar
         assert sent[-1]["more_body"], "no client takes it for complete"
         assert sample(worker, "requests_total", outcome="client_left") == 1
         assert worker.machine.pending == 0
+
+
+def hold_second_portion(model):
+    """Have the model prepare its second portion only once the second event is set; the first tells that it began."""
+    began, go_on, prepare, portions = threading.Event(), threading.Event(), model.prepare, []
+
+    def held(inputs):
+        portions.append(len(inputs))
+        if len(portions) == 2:
+            began.set()
+            assert go_on.wait(20)
+        return prepare(inputs)
+
+    model.prepare = held
+    return began, go_on
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_no_text_says_anything_before_somebody_takes_it(speaking, stream):
+    """128 texts are prepared in two portions; 64 could meanwhile say more than may wait for a client that reads."""
+    async with speaking() as (worker, url), httpx.AsyncClient(base_url=url, timeout=30) as http:
+        began, go_on = hold_second_portion(worker.capability)
+        fields = completion(["x" * 20] * 64, n=2, stream=stream)
+        asked = asyncio.create_task(http.post(COMPLETIONS, json=fields))
+        assert await asyncio.to_thread(began.wait, 20)
+        (job,) = worker.queue._jobs
+        assert (job.taken, len(job.waiting)) == (0, 0)
+        go_on.set()
+        answer = await asked
+    if stream:
+        events, done = chunks(answer.text)
+        assert done
+        choices = [choice for event in events for choice in event["choices"]]
+    else:
+        choices = answer.json()["choices"]
+    texts = dict.fromkeys(range(128), "")
+    for choice in choices:
+        texts[choice["index"]] += choice["text"]
+    assert set(texts.values()) == {"x" * 20}
+
+
+async def test_a_client_that_leaves_while_its_texts_are_prepared_begins_none(speaking):
+    async with speaking() as (worker, url), httpx.AsyncClient(base_url=url) as http:
+        began, go_on = hold_second_portion(worker.capability)
+        asked = asyncio.create_task(http.post(COMPLETIONS, json=completion(["x" * 20] * 64, n=2, stream=True)))
+        assert await asyncio.to_thread(began.wait, 20)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        await until(lambda: worker.machine.pending == 0)
+        go_on.set()
+        assert (await http.post(COMPLETIONS, json=completion("next"))).json()["choices"][0]["text"] == "next"
+        assert sample(worker, "output_tokens_total") == len("next")
+
+
+async def test_a_wrong_text_among_the_last_refuses_the_request_by_its_status(speaking):
+    async with speaking() as (worker, url), httpx.AsyncClient(base_url=url) as http:
+        answer = await http.post(COMPLETIONS, json=completion(["x" * 20] * 63 + ["bad input"], n=2, stream=True))
+        assert (answer.status_code, worker.capability.joined.is_set()) == (400, False)
 
 
 @BOTH

@@ -188,6 +188,8 @@ class ImageEmbedding:
                 param="input",
             )
         made = self._tokenizer([text], **self._text_options)
+        if not made["input_ids"].shape[1]:
+            raise InvalidRequestError('an input has no tokens; expected text such as "hello"', param="input")
         return _Input(True, {name: made[name] for name in self._text_names if name in made})
 
     def _cast(self, tensor: torch.Tensor) -> torch.Tensor:

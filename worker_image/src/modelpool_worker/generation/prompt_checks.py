@@ -1,13 +1,15 @@
 """What a prompt may be, for every kind of text generator. No model library here."""
 
-import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from modelpool_worker.capabilities.base import Prepared
 from modelpool_worker.errors import ContextLengthError, InvalidRequestError
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Message, Sampling
+
+if TYPE_CHECKING:
+    from modelpool_worker.generation.marks import Marks
 
 #: Tokens of an answer where the request names no number.
 UNSAID_MAX_TOKENS: Final = 1024
@@ -37,9 +39,9 @@ def too_long(tokens: str, context: int, param: str) -> InvalidRequestError:
     )
 
 
-def refuse_special(pattern: "re.Pattern[str] | None", texts: Sequence[str], param: str) -> None:
+def refuse_special(marks: "Marks", texts: Sequence[str], param: str) -> None:
     """Raise ``InvalidRequestError`` where a text holds what the model would take for a mark instead of for text."""
-    if pattern is not None and any(pattern.search(text) for text in texts):
+    if marks.are_in(texts):
         raise InvalidRequestError(
             f"{param} holds one of this model's special tokens, which mark where messages begin and end; expected "
             "plain text, or token ids as prompt at /v1/completions",

@@ -1,25 +1,22 @@
 """Continuous batching: each newcomer is read alone, then all rows step together in one forward pass."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import structlog
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from modelpool_worker.capabilities.base import Piece
-from modelpool_worker.errors import InferenceFailedError, OutOfMemoryError, RequestError
+from modelpool_worker.errors import InferenceFailedError, RequestError
 from modelpool_worker.generation.answer import Answer
+from modelpool_worker.generation.failures import prompt_failed
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.sampler import Chosen, choose
 from modelpool_worker.generation.slot_cache import Layer, SlotCache
 from modelpool_worker.generation.vocabulary import Vocabulary
-from modelpool_worker.logs import where
 from modelpool_worker.models.memory import is_out_of_memory
-
-_log = structlog.get_logger(__name__)
 
 #: Prompt tokens read in one turn, beside which the running rows step: their pause is as long as that takes.
 _READ_CPU: Final = 256
@@ -127,37 +124,43 @@ class Rows:
                 size = min(size, left)
             left -= size
             try:
-                logits = self._read_on(reading, size)
+                chosen = self._read_on(reading, size)
             except Exception as error:  # what is wrong with one prompt is not the others' trouble
-                _log.error("prompt failed", error=type(error).__name__, where=where(error))
-                told = _unread(error)
+                told = prompt_failed(error)
                 pieces += [_failed(row, told) for row in reading.rows]
                 self._reading.remove(reading)
                 continue
-            if reading.done == len(reading.prompt.ids):
+            if chosen is not None:
                 self._reading.remove(reading)
-                pieces += self._start(reading, logits)
+                pieces += self._start(reading, chosen)
         return pieces
 
-    def _read_on(self, reading: _Reading, size: int) -> Tensor:
+    def _read_on(self, reading: _Reading, size: int) -> list[Chosen | None] | None:
+        """Read so many tokens of a prompt; after the last one return the first token of each row's text."""
         start, end = reading.done, reading.done + size
         tokens = torch.tensor([reading.prompt.ids[start:end]], device=self._device)
         positions = torch.arange(start, end, device=self._device)[None]
         extra = {name: value.to(self._device) for name, value in reading.prompt.extra.items()}
         logits = self._forward(tokens, positions, reading.cache, **extra)
         reading.done = end
-        return logits
+        if end < len(reading.prompt.ids):
+            return None
+        return choose(logits.expand(len(reading.rows), -1), [row.answer.draw for row in reading.rows])
 
-    def _start(self, reading: _Reading, logits: Tensor) -> list[Piece]:
-        chosen = choose(logits.expand(len(reading.rows), -1), [row.answer.draw for row in reading.rows])
+    def _start(self, reading: _Reading, chosen: Sequence[Chosen | None]) -> list[Piece]:
         layers = [Layer(layer.keys, layer.values) for layer in reading.cache.layers]
         pieces: list[Piece] = []
         for row, each in zip(reading.rows, chosen, strict=True):
             piece = _advance(row, each)
-            pieces.append(piece)
             if not piece.last:
-                self._cache.add(layers, row.final)
-                self._rows.append(row)
+                try:
+                    self._cache.add(layers, row.final)
+                    self._rows.append(row)
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    piece = _failed(row, prompt_failed(error))
+            pieces.append(piece)
         return pieces
 
     def _forward(self, tokens: Tensor, positions: Tensor, cache: Any, **more: Any) -> Tensor:
@@ -186,12 +189,3 @@ def _advance(row: _Row, chosen: Chosen | None) -> Piece:
 
 def _failed(row: _Row, error: RequestError) -> Piece:
     return Piece(row.key, None, last=True, error=error)
-
-
-def _unread(error: Exception) -> RequestError:
-    """Return what a client is told of an error while its prompt was read: never the error's own text."""
-    if is_out_of_memory(error):
-        return OutOfMemoryError(
-            "there is no memory for this prompt beside what runs now; expected a shorter one, or the same again later"
-        )
-    return InferenceFailedError("the model failed on this prompt; the worker's log has the details")

@@ -46,14 +46,23 @@ class SlotCache:
         return self._columns
 
     def add(self, prompt: Sequence[Layer], final: int) -> None:
-        """Take in a row: what its prompt left, read alone (of one row); it will have ``final`` tokens at most."""
+        """Take in a row: what its prompt left, read alone (of one row); it will have ``final`` tokens at most.
+
+        Where there is no memory for it the others stay as they were.
+        """
         length = prompt[0].keys.shape[2]
         self._lengths.append(length)
         self._finals.append(max(final, length + 1))
         if not self._layers:
             self._layers = [Layer(_none_of(each.keys), _none_of(each.values)) for each in prompt]
             self.view = Cache(layers=[_View(self, index) for index in range(len(prompt))])
-        self._make_room()
+        try:
+            self._make_room()
+        except BaseException:
+            del self._lengths[-1], self._finals[-1]
+            if not self._lengths:
+                self.clear()
+            raise
         row = self.rows - 1
         for mine, theirs in zip(self._layers, prompt, strict=True):
             mine.keys[row, :, :length] = theirs.keys[0]
@@ -110,7 +119,10 @@ class SlotCache:
             return
         filled = (min(held[0], rows), min(held[2], columns))
         size = (rows + rows // 4, min(columns + max(columns // 4, _SPARE_COLUMNS), max(self._finals)))
-        for index, layer in enumerate(self._layers):  # one by one, so that only one is there twice
+        # one by one, so that only one is there twice; the first one last, since by it is seen whether there is room:
+        # where memory ends before that, the next try begins anew
+        for index in reversed(range(len(self._layers))):
+            layer = self._layers[index]
             self._layers[index] = Layer(*(_moved(each, size, filled) for each in layer))
 
 

@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.generation.utils import MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL
 
 from modelpool_worker.capabilities.base import Piece
 from modelpool_worker.errors import InferenceFailedError
 from modelpool_worker.generation.answer import Answer
+from modelpool_worker.generation.failures import text_failed
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.sampler import choose
 from modelpool_worker.generation.vocabulary import Vocabulary
+from modelpool_worker.models.memory import is_out_of_memory
 
 
 class Solo:
@@ -43,16 +46,24 @@ class Solo:
             if self._run is not None and self._run.key == key:
                 self._run = None
         self._waiting |= joins
-        if self._run is None:
-            if not self._waiting:
-                return []
-            key = next(iter(self._waiting))
-            prompt = self._waiting.pop(key)
-            self._run = _Run(key, Answer(prompt, self._vocabulary, self._ends), _Text(self._model, prompt))
-        piece = self._run.step()
+        if self._run is None and not self._waiting:
+            return []
+        key = self._run.key if self._run is not None else next(iter(self._waiting))
+        try:
+            piece = self._step(key)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            piece = Piece(key, None, last=True, error=text_failed(error))
         if piece.last:
             self._run = None
         return [piece]
+
+    def _step(self, key: int) -> Piece:
+        if self._run is None:
+            prompt = self._waiting.pop(key)
+            self._run = _Run(key, Answer(prompt, self._vocabulary, self._ends), _Text(self._model, prompt))
+        return self._run.step()
 
     def reset(self) -> None:
         """Forget every text."""
@@ -103,7 +114,11 @@ class _Text:
             **self._state,
         )
         outputs = self._model(**inputs, return_dict=True)
-        self._first = False
+        if self._first:
+            self._first = False
+            # read by now, and other images wait for the room that these take
+            for name in MULTIMODAL_INPUTS_TO_DROP_OUTSIDE_PREFILL:
+                self._state.pop(name, None)
         self._state = self._model._update_model_kwargs_for_generation(outputs, self._state)
         logits: Tensor = outputs.logits[:, -1]
         return logits

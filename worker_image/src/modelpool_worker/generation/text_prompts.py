@@ -1,4 +1,4 @@
-"""What a request for text is to the model: token ids, within its context. Imports no model library by itself."""
+"""What a request for text is to the model: token ids, within its context. Imports the tokenizers library."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from modelpool_worker.capabilities.base import Prepared
 from modelpool_worker.errors import InvalidRequestError
 from modelpool_worker.generation.chat_template import ChatTemplate
+from modelpool_worker.generation.marks import Marks
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.prompt_checks import as_row, count_answer, refuse_special, texts_of, too_long
 from modelpool_worker.generation.request import Message, TextRequest
@@ -18,7 +19,7 @@ class TextPrompts:
     def __init__(self, tokenizer: Any, vocabulary: Vocabulary, context: int, vocabulary_size: int) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._template = _template(tokenizer)
-        self._special = vocabulary.special_pattern()
+        self._special = Marks(vocabulary.special_words())
         self._longest_token = vocabulary.longest()
         self._context = context
         self._vocabulary_size = vocabulary_size
@@ -43,10 +44,11 @@ class TextPrompts:
 
     def _ids(self, request: TextRequest) -> tuple[int, ...]:
         if request.messages:
-            return self._encode(self._rendered(request.messages), "messages", add_special_tokens=False)
+            return self._encode(self._rendered(request.messages), add_special_tokens=False)
         if isinstance(request.prompt, str):
+            self._refuse_far_too_long(request.prompt, "prompt")
             refuse_special(self._special, [request.prompt], "prompt")
-            return self._encode(request.prompt, "prompt", add_special_tokens=True)
+            return self._encode(request.prompt, add_special_tokens=True)
         if any(not 0 <= token < self._vocabulary_size for token in request.prompt):
             raise InvalidRequestError(
                 f"a token id is not in this model's vocabulary; expected 0 to {self._vocabulary_size - 1}",
@@ -67,15 +69,20 @@ class TextPrompts:
                 param="messages",
             )
         refuse_special(self._special, texts, "messages")
-        return self._template.render(
+        rendered = self._template.render(
             [{"role": message.role, "content": "\n".join(texts_of([message]))} for message in messages]
         )
+        # not before: templates may leave out what is too long
+        self._refuse_far_too_long(rendered, "messages")
+        return rendered
 
-    def _encode(self, text: str, param: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+    def _refuse_far_too_long(self, text: str, param: str) -> None:
         # no text has fewer tokens than this: what is far too long is not worth the time
         least = len(text) // self._longest_token
         if least > self._context:
             raise too_long(f"at least {least}", self._context, param)
+
+    def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         return tuple(self._backend.encode_batch_fast([text], add_special_tokens=add_special_tokens)[0].ids)
 
 

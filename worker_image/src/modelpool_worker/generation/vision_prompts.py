@@ -4,7 +4,6 @@ The model's processor is given rendered text and decoded pixels only: from a URL
 read the network or the disk by itself.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -13,6 +12,7 @@ import torch
 from modelpool_worker.capabilities.base import Prepared
 from modelpool_worker.errors import InvalidRequestError, NeverLoadsError
 from modelpool_worker.generation.chat_template import ChatTemplate
+from modelpool_worker.generation.marks import Marks
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.prompt_checks import as_row, count_answer, too_long
 from modelpool_worker.generation.request import Message, TextRequest
@@ -88,15 +88,14 @@ class VisionReader:
         self._template.close()
 
     def _check_texts(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            # a mark may be cut in two parts, which the template writes one after the other
-            text = "".join(part if isinstance(part, str) else _BETWEEN for part in message.parts)
-            if self._marks is not None and self._marks.search(text):
-                raise InvalidRequestError(
-                    "messages hold one of this model's special tokens, which mark images and where messages begin and "
-                    'end; expected plain text, and images as parts: {"type": "image_url", "image_url": {"url": …}}',
-                    param="messages",
-                )
+        # a mark may be cut in two parts, which the template writes one after the other
+        texts = ["".join(part if isinstance(part, str) else _BETWEEN for part in message.parts) for message in messages]
+        if self._marks.are_in(texts):
+            raise InvalidRequestError(
+                "messages hold one of this model's special tokens, which mark images and where messages begin and "
+                'end; expected plain text, and images as parts: {"type": "image_url", "image_url": {"url": …}}',
+                param="messages",
+            )
 
     def _cast(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -134,18 +133,14 @@ class VisionPrompts:
         self._reader.close()
 
 
-def find_marks(processor: Any, vocabulary: Vocabulary) -> "re.Pattern[str] | None":
-    """Return what finds special tokens and the processor's own placeholders in a text; None where there are none."""
-    special = vocabulary.special_pattern()
+def find_marks(processor: Any, vocabulary: Vocabulary) -> Marks:
+    """Return what finds special tokens and the processor's own placeholders in a text."""
     own = [
         value
         for name, value in vars(processor).items()
         if name.endswith(("_token", "_tag")) and isinstance(value, str) and value
     ]
-    words = [re.escape(word) for word in sorted(own, key=len, reverse=True)]
-    if special is not None:
-        words.append(special.pattern)
-    return re.compile("|".join(words)) if words else None
+    return Marks([*own, *vocabulary.special_words()])
 
 
 def find_template(processor: Any, source: str) -> str:

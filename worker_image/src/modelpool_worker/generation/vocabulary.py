@@ -57,11 +57,9 @@ class Vocabulary:
             return _ByteStream(self)
         return _WindowStream(self._backend)
 
-    def special_pattern(self) -> "re.Pattern[str] | None":
-        """Return what finds a special token in a text; None where there are none."""
-        tokens = [self._backend.id_to_token(number) for number in self._special]
-        words = sorted((re.escape(token) for token in tokens if token), key=len, reverse=True)
-        return re.compile("|".join(words)) if words else None
+    def special_words(self) -> list[str]:
+        """Return the special tokens as they are written."""
+        return [word for number in sorted(self._special) if (word := self._backend.id_to_token(number))]
 
     def longest(self) -> int:
         """Return the length of the longest token, characters: no text has fewer tokens than its length by this."""

@@ -3,6 +3,7 @@
 Imports torch where it is needed only.
 """
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,11 +44,11 @@ def free_of(machine: str, maximum: str, current: str, stat: str) -> int:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a calculation ended because there was no memory for it, on the CPU or on a GPU."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY in str(error)
+    torch = sys.modules.get("torch")  # what was never imported has raised nothing, and takes seconds to import
+    of_gpu = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_gpu or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
 
 
 def _number(text: str, name: str) -> int:

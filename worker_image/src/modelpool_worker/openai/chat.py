@@ -13,6 +13,7 @@ from modelpool_worker.openai.body import check_model, read_object
 from modelpool_worker.openai.generated import Answer, GeneratedText, Identity, choices_of, listed, quoted, token_entry
 from modelpool_worker.openai.sampling import (
     MAX_NEW_TOKENS,
+    MAX_TOP_LOGPROBS,
     UNSUPPORTED,
     Form,
     boolean,
@@ -27,7 +28,6 @@ MAX_MESSAGES: Final = 1024
 MAX_PARTS: Final = 256
 MAX_IMAGES: Final = 8
 MAX_CHARS: Final = 1_000_000
-MAX_TOP_LOGPROBS: Final = 20
 
 #: role in a request → role for the model's template, which knows none but these three.
 _ROLES: Final = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}

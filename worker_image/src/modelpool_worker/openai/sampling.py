@@ -10,10 +10,12 @@ from modelpool_worker.generation.request import Sampling
 
 MAX_CHOICES: Final = 8
 MAX_NEW_TOKENS: Final = 1_048_576
+MAX_TOP_LOGPROBS: Final = 20
 #: What an answer that is not streamed may come to, since it is held whole: tokens, and entries of logprobs, each of
-#: which takes about 165 bytes while it is gathered and 90 in the answer.
+#: which takes about 165 bytes while it is gathered and 90 in the answer. Who names no length gets all there is to ask
+#: for: 8 texts with the 20 likeliest tokens beside each of theirs, 28 MB.
 MAX_WHOLE_TOKENS: Final = MAX_NEW_TOKENS
-MAX_ENTRIES: Final = 131_072
+MAX_ENTRIES: Final = MAX_CHOICES * UNSAID_MAX_TOKENS * (MAX_TOP_LOGPROBS + 1)
 MAX_STOPS: Final = 4
 MAX_STOP_CHARS: Final = 256
 MIN_SEED: Final = -(2**63)

@@ -8,10 +8,11 @@ from functools import partial
 import structlog
 
 from modelpool_worker.capabilities.base import BatchCapability, NobodyWaitsError
-from modelpool_worker.errors import InferenceFailedError
+from modelpool_worker.errors import RequestError
 from modelpool_worker.logs import where
 from modelpool_worker.metrics import WorkerMetrics
 from modelpool_worker.scheduling.choices import BatchLimits, choose_batch
+from modelpool_worker.scheduling.failures import OutOfMemory, python_has_none, told_of
 from modelpool_worker.scheduling.job import Item
 from modelpool_worker.scheduling.request_queue import RequestQueue
 from modelpool_worker.threads import in_thread
@@ -29,12 +30,14 @@ class BatchLoop:
         limits: BatchLimits,
         thread: ThreadPoolExecutor,
         metrics: WorkerMetrics,
+        out_of_memory: OutOfMemory = python_has_none,
     ) -> None:
         self._capability = capability
         self._queue = queue
         self._choose: Callable[..., list[Item]] = partial(choose_batch, limits=limits)
         self._thread = thread
         self._metrics = metrics
+        self._out_of_memory = out_of_memory
 
     async def run(self) -> None:
         """Serve until the model is beyond repair."""
@@ -50,14 +53,18 @@ class BatchLoop:
 
         Where a batch of several requests fails each runs alone, so that none pays for another's.
         """
-        if await self._try(batch):
+        told = await self._try(batch)
+        if told is None:
             return True
         jobs = list(dict.fromkeys(item.job for item in batch))
         for job in jobs:
             alone = [item for item in batch if item.job is job]
-            if job.over or (len(jobs) > 1 and await self._try(alone)):
+            if job.over:
                 continue
-            job.fail(InferenceFailedError("the model failed on this request; the worker's log has the details"))
+            if len(jobs) > 1:
+                told = await self._try(alone)
+            if told is not None:
+                job.fail(told)
         try:
             await in_thread(self._thread, self._capability.warm_up)
         except Exception as error:
@@ -65,7 +72,8 @@ class BatchLoop:
             return False
         return True
 
-    async def _try(self, batch: Sequence[Item]) -> bool:
+    async def _try(self, batch: Sequence[Item]) -> RequestError | None:
+        """Run a batch and deliver it; return what its requests are told where it fails."""
         start = time.monotonic()
         self._metrics.running.set(len(batch))
         values = [item.value for item in batch]
@@ -73,17 +81,17 @@ class BatchLoop:
         try:
             results = await in_thread(self._thread, partial(self._capability.run_batch, values, wanted))
         except NobodyWaitsError:
-            return True
+            return None
         except Exception as error:
             _log.error("batch failed", items=len(batch), error=type(error).__name__, where=where(error))
-            return False
+            return told_of(error, self._out_of_memory)
         finally:
             self._metrics.running.set(0)
         self._metrics.batch_items.observe(len(batch))
         self._metrics.batch_seconds.observe(time.monotonic() - start)
         for item, result in zip(batch, results, strict=True):
             item.job.deliver(item.index, result)
-        return True
+        return None
 
 
 def _wanted(batch: Sequence[Item]) -> bool:

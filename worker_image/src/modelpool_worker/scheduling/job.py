@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ class Job:
     """One request's work. ``answer`` resolves to the results in the order of the inputs.
 
     ``taken`` inputs have left the queue: they run, or have run. More than ``most_pieces`` that nobody takes end it.
+    ``failed`` is called once, with the job, when it ends by an error.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Job:
     results: dict[int, Any] = field(default_factory=dict)
     taken: int = 0
     most_pieces: int | None = None
+    failed: "Callable[[Job], None] | None" = None
     _wanted: int = 1
     _pieces: deque[tuple[int, Any]] = field(default_factory=deque)
     _told: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,6 +76,8 @@ class Job:
         if not self.over:
             self.answer.set_exception(error)
             self._told.set()
+            if self.failed is not None:
+                self.failed(self)
 
     async def next_pieces(self, *, least: int = 1, most: int | None = None) -> list[tuple[int, Any]]:
         """Return pieces (index, piece) that wait, up to ``most``, once there are ``least`` or no more will come.

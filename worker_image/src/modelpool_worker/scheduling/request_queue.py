@@ -22,19 +22,21 @@ class RequestQueue:
         self._max_requests = max_requests
         self._max_inputs = max_inputs
         self._numbers = count(1)
-        self._jobs: dict[Job, None] = {}
-        self._inputs = 0
+        #: Jobs in the order of their turns, and how many inputs of each wait.
+        self._jobs: dict[Job, int] = {}
+        #: Sums over the jobs, kept as they change: every request asks for them.
+        self._inputs = self._waiting_inputs = self._depth = 0
         self._filled = asyncio.Event()
 
     @property
     def depth(self) -> int:
         """Requests admitted of which nothing has run yet."""
-        return sum(1 for job in self._jobs if not job.taken)
+        return self._depth
 
     @property
     def waiting_inputs(self) -> int:
         """Inputs of all requests that have not run yet, those included that are still being prepared."""
-        return sum(job.size - job.taken for job in self._jobs if not job.over)
+        return self._waiting_inputs
 
     def open(self, size: int) -> Job:
         """Give a request of ``size`` inputs its place, or raise ``QueueFullError``. Ended by ``close``.
@@ -54,9 +56,11 @@ class RequestQueue:
                 "once, try again in a moment",
                 retry_after=_RETRY_AFTER_SECONDS,
             )
-        job = Job(next(self._numbers), size, asyncio.get_running_loop().create_future())
-        self._jobs[job] = None
+        job = Job(next(self._numbers), size, asyncio.get_running_loop().create_future(), failed=self._waits_no_more)
+        self._jobs[job] = size
         self._inputs += size
+        self._waiting_inputs += size
+        self._depth += 1
         return job
 
     def put(self, job: Job, inputs: Sequence[Prepared], first: int = 0) -> None:
@@ -70,8 +74,10 @@ class RequestQueue:
     def close(self, job: Job) -> None:
         """Free the job's place. What still waits is dropped; what runs is finished and thrown away."""
         if job in self._jobs:
+            self._waits_no_more(job)
             del self._jobs[job]
             self._inputs -= job.size
+            self._depth -= not job.taken
             job.close()
 
     def take(self, choose: Callable[[Sequence[Job]], list[Item]]) -> list[Item]:
@@ -81,12 +87,14 @@ class RequestQueue:
         for item in chosen:
             taken.setdefault(item.job, set()).add(item.index)
         for job, indices in taken.items():
+            self._depth -= not job.taken
             job.taken += len(indices)
+            self._jobs[job] -= len(indices)
+            self._waiting_inputs -= len(indices)
             job.waiting = deque(item for item in job.waiting if item.index not in indices)
         if chosen:  # the job that was first goes last, so that each is first in its turn
             first = next(job for job in self._jobs if job in taken and not job.over)
-            del self._jobs[first]
-            self._jobs[first] = None
+            self._jobs[first] = self._jobs.pop(first)
         return chosen
 
     async def filled(self) -> None:
@@ -100,3 +108,9 @@ class RequestQueue:
         """End every job with ``error``: the process is about to stop."""
         for job in list(self._jobs):
             job.fail(error)
+
+    def _waits_no_more(self, job: Job) -> None:
+        """Count no input of this job as waiting any more; called as often as anybody likes."""
+        if job in self._jobs:
+            self._waiting_inputs -= self._jobs[job]
+            self._jobs[job] = 0

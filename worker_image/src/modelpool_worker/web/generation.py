@@ -133,7 +133,8 @@ class Generation(Endpoint):
                 await stream.write(KEEP_ALIVE)
 
     async def _submit(self, job: Job, texts: Sequence[TextRequest]) -> int:
-        tokens = await self.runner.submit(job, texts)
+        # together: what is said before this returns nobody takes, and one wrong text refuses the request by its status
+        tokens = await self.runner.submit(job, texts, together=True)
         self.metrics.tokens.inc(tokens)
         return tokens
 
