@@ -2,6 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from kubernetes import client
@@ -9,7 +12,7 @@ from kubernetes.aio import client as aio
 from kubernetes.aio import config
 
 from control_plane.operator_runs.process import HOME, OperatorProcess
-from control_plane.operator_runs.site import until
+from control_plane.operator_runs.site import Site, World, until
 from modelpool_operator.kube.client import KubeClient
 from modelpool_operator.runtime.leader import Elector
 
@@ -18,17 +21,28 @@ pytestmark = pytest.mark.control_plane
 NAMES = [f"w{number}" for number in range(6)]
 
 
-def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each(site, world, tmp_path):
-    """Each has a Lease of its own, so nothing but the preconditions of their writes holds them apart."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    kubeconfig, where = site.cluster.kubeconfig, [world.namespace]
-    with (
-        OperatorProcess(tmp_path / "a", kubeconfig, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
-        OperatorProcess(tmp_path / "b", kubeconfig, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
-    ):
-        for each in (first, second):
+@contextmanager
+def two_leaders(site: Site, world: World, folder: Path) -> Iterator[None]:
+    """Two operators that lead at the same time; at the end both logs must be clean.
+
+    Each has a Lease of its own, so nothing but the preconditions of their writes holds them apart.
+    """
+    both: list[OperatorProcess] = []
+    with ExitStack() as stack:
+        for name in ("a", "b"):
+            (folder / name).mkdir()
+            given = {"LEASE_NAME": f"{world.namespace}-{name}", "POD_NAME": name}
+            operator = OperatorProcess(folder / name, site.cluster.kubeconfig, [world.namespace], **given)
+            both.append(stack.enter_context(operator))
+        for each in both:
             until(lambda each=each: "lease.taken" in each.log.read_text(), "both lead")
+        yield
+    for each in both:
+        each.assert_clean()
+
+
+def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each(site, world, tmp_path):
+    with two_leaders(site, world, tmp_path):
         world.pool(memory="4Gi")
         for name in NAMES:
             world.worker(name)
@@ -45,21 +59,11 @@ def test_two_leaders_at_once_grant_no_more_than_the_budget_and_make_one_pod_each
     assert world.pool_status().get("ledgerRepairs", 0) == 0
     assert world.pool_status()["evicted"] == {"Shutdown": 4}
     world.check()
-    for each in (first, second):
-        each.assert_clean()
 
 
 def test_two_leaders_at_once_make_a_model_one_worker_for_each_that_it_wants(site, world, tmp_path):
     """Both see the same demand, and both make what is missing: the names are the same."""
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    kubeconfig, where = site.cluster.kubeconfig, [world.namespace]
-    with (
-        OperatorProcess(tmp_path / "a", kubeconfig, where, LEASE_NAME=f"{world.namespace}-a", POD_NAME="a") as first,
-        OperatorProcess(tmp_path / "b", kubeconfig, where, LEASE_NAME=f"{world.namespace}-b", POD_NAME="b") as second,
-    ):
-        for each in (first, second):
-            until(lambda each=each: "lease.taken" in each.log.read_text(), "both lead")
+    with two_leaders(site, world, tmp_path):
         world.pool()
         for number in range(4):
             world.model(f"m{number}", replicas=2, maxReplicas=2)
@@ -70,8 +74,6 @@ def test_two_leaders_at_once_make_a_model_one_worker_for_each_that_it_wants(site
         for number in range(4):
             until(lambda number=number: world.model_status(f"m{number}").get("replicas") == 2, "it is told")
     world.check()
-    for each in (first, second):
-        each.assert_clean()
 
 
 def test_an_operator_that_is_stopped_gives_its_lease_up_at_once(site, world, tmp_path):
@@ -110,8 +112,6 @@ def test_a_standby_takes_over_when_the_leader_is_lost_and_finishes_what_it_began
         assert world.reaches("Dead", seconds=40)["reason"] == "Shutdown"
         assert world.settled()
     world.check()
-    for each in (first, second):
-        each.assert_clean()
 
 
 async def connected(site):

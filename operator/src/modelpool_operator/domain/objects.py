@@ -229,16 +229,10 @@ def worker_view(obj: Mapping[str, Any]) -> WorkerView:
     """Read a ModelWorker; raises pydantic's ValidationError for one that the CRD would refuse."""
     meta = obj["metadata"]
     return WorkerView(
-        namespace=meta["namespace"],
-        name=meta["name"],
-        uid=meta["uid"],
-        resource_version=meta["resourceVersion"],
-        generation=int(meta.get("generation") or 0),
+        **_common(obj),
         created=parse_time(meta.get("creationTimestamp")),
-        deleting=meta.get("deletionTimestamp") is not None,
         finalizers=tuple(meta.get("finalizers") or ()),
         spec=ModelWorkerSpec.model_validate(obj["spec"]),
-        status=obj.get("status") or {},
         model=_owner(meta),
         template=(meta.get("labels") or {}).get(names.LABEL_TEMPLATE, ""),
     )
@@ -246,18 +240,35 @@ def worker_view(obj: Mapping[str, Any]) -> WorkerView:
 
 def model_view(obj: Mapping[str, Any]) -> ModelView:
     """Read a Model; raises pydantic's ValidationError for one that the CRD would refuse."""
-    meta = obj["metadata"]
+    annotations = obj["metadata"].get("annotations") or {}
     return ModelView(
-        namespace=meta["namespace"],
-        name=meta["name"],
-        uid=meta["uid"],
-        resource_version=meta["resourceVersion"],
-        generation=int(meta.get("generation") or 0),
-        deleting=meta.get("deletionTimestamp") is not None,
+        **_common(obj),
         spec=ModelSpec.model_validate(obj["spec"]),
-        status=obj.get("status") or {},
-        drained=_time_or_none((meta.get("annotations") or {}).get(names.ANNOTATION_DRAINED)),
+        drained=_time_or_none(annotations.get(names.ANNOTATION_DRAINED)),
     )
+
+
+def pool_view(obj: Mapping[str, Any]) -> PoolView:
+    """Read a ModelPool; raises pydantic's ValidationError for one that the CRD would refuse."""
+    return PoolView(
+        **_common(obj),
+        finalizers=tuple(obj["metadata"].get("finalizers") or ()),
+        spec=ModelPoolSpec.model_validate(obj["spec"]),
+    )
+
+
+def _common(obj: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that every view has."""
+    meta = obj["metadata"]
+    return {
+        "namespace": meta["namespace"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "resource_version": meta["resourceVersion"],
+        "generation": int(meta.get("generation") or 0),
+        "deleting": meta.get("deletionTimestamp") is not None,
+        "status": obj.get("status") or {},
+    }
 
 
 def _owner(meta: Mapping[str, Any]) -> Owner | None:
@@ -272,19 +283,3 @@ def _time_or_none(text: str | None) -> datetime | None:
         return parse_time(text)
     except ValueError:
         return None  # somebody's hand, not ours
-
-
-def pool_view(obj: Mapping[str, Any]) -> PoolView:
-    """Read a ModelPool; raises pydantic's ValidationError for one that the CRD would refuse."""
-    meta = obj["metadata"]
-    return PoolView(
-        namespace=meta["namespace"],
-        name=meta["name"],
-        uid=meta["uid"],
-        resource_version=meta["resourceVersion"],
-        generation=int(meta.get("generation") or 0),
-        deleting=meta.get("deletionTimestamp") is not None,
-        finalizers=tuple(meta.get("finalizers") or ()),
-        spec=ModelPoolSpec.model_validate(obj["spec"]),
-        status=obj.get("status") or {},
-    )
