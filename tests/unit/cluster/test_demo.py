@@ -30,13 +30,17 @@ def test_only_the_times_and_the_source_of_the_example_are_changed(tmp_path):
         "/spec/evictAfterSeconds",
         "/spec/minResidencySeconds",
         "/spec/model/source",
+        "/spec/worker/model/source",
     ]
+    named = {path.stem: yaml.safe_load(path.read_text())["metadata"]["name"] for path in demo.EXAMPLES.glob("*.yaml")}
+    assert (named["worker"], named["model"]) == (demo.WORKER, demo.MODEL)
     for example in demo.EXAMPLES.glob("*.yaml"):
         assert (tmp_path / example.name).read_text() == example.read_text()
 
 
 def test_the_asking_pod_asks_for_the_model_of_the_example_and_passes_the_restricted_standard():
-    pod = demo.asking_pod(TARGET)["spec"]
+    asked = f"http://{demo.WORKER}.{demo.NAMESPACE}:8080/v1/embeddings"
+    pod = demo.asking_pod(TARGET, asked)["spec"]
     (container,) = pod["containers"]
     example = yaml.safe_load((demo.EXAMPLES / "worker.yaml").read_text())
     url, model, folder = container["command"][-3:]
