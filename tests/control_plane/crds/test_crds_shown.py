@@ -73,7 +73,7 @@ def test_the_category_lists_all_kinds(workers, pools, models, kubectl):
     pools.create(pool())
     models.create(served())
     one, other = "modelpool.modelpool.dev/default", "modelworker.modelpool.dev/minilm"
-    assert kubectl("get", crd.CATEGORY, "-o", "name").split() == ["model.modelpool.dev/minilm", one, other]
+    assert kubectl("get", crd.CATEGORY, "-o", "name").split() == [one, "model.modelpool.dev/minilm", other]
     assert kubectl("get", "model", "-o", "name").split() == ["model.modelpool.dev/minilm"]
     assert kubectl("get", "modelpool", "-o", "name").split() == [one]
     assert kubectl("get", "modelworker", "-o", "name").split() == [other]

@@ -32,7 +32,8 @@ def is_watch(request: web.Request) -> bool:
 
 def is_list(request: web.Request) -> bool:
     collection = request.path.rsplit("/", 1)[-1] in ("models", "modelworkers", "modelpools", "pods")
-    return request.method == "GET" and collection and not is_watch(request)
+    # whether lists are answered at all, the operator asks for by one that is no list of what there is
+    return request.method == "GET" and collection and not is_watch(request) and request.query.get("limit") != "1"
 
 
 def is_call(request: web.Request) -> bool:
@@ -188,8 +189,8 @@ class OldLists:
 
     @property
     def complete(self) -> bool:
-        """Whether workers, pools and pods have all been listed since."""
-        return len(self._kept) == 3
+        """Whether workers, pools, Models and pods have all been listed since."""
+        return len(self._kept) == 4
 
     def fault_of(self, request: web.Request) -> Fault | None:
         return self._answer if is_list(request) else None

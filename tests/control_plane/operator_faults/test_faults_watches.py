@@ -119,7 +119,7 @@ def a_list_from_before_the_restart_does_no_harm(site, folder, *, kept):
         lists.old = True
         proxy.fault_of = lists.fault_of
         operator.start()
-        until(lambda: len(lists.given) == 3, "the old lists were told")
+        until(lambda: len(lists.given) == 4, "the old lists were told")
         second = world.worker("second")
         world.reaches("Idle", "second")
         assert set(world.ledger()) == {first["metadata"]["uid"], second["metadata"]["uid"]}
