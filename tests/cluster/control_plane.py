@@ -156,6 +156,8 @@ class ControlPlane:
             policy = self.state_dir / "audit-policy.yaml"
             policy.write_text(AUDIT_POLICY)
             command += [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}", "--audit-log-mode=batch"]
+            # one file for a whole session: what is asked of it may be long ago
+            command.append("--audit-log-maxsize=4096")
         # a heap of some hundred MiB is cheap, collecting it all the time on two CPUs is not
         self.processes.start("kube-apiserver", command, env={"GOGC": "400"})
 

@@ -51,13 +51,15 @@ class Request:
 
 def requests(log: Path, user: str) -> list[Request]:
     """All that a user has asked for so far; a line that is still being written is left out."""
-    return [_request(each) for each in _events(log) if each["user"]["username"] == user]
+    return [_request(each) for each in _events(log, user) if each["user"]["username"] == user]
 
 
-def _events(log: Path) -> Iterator[Manifest]:
-    for line in log.read_text().splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+def _events(log: Path, about: str) -> Iterator[Manifest]:
+    """Read those lines only that name the user: the log of a whole session is long."""
+    with log.open(encoding="utf-8") as lines:
+        for line in lines:
+            if about in line and line.endswith("\n"):
+                yield json.loads(line)
 
 
 def _request(event: Manifest) -> Request:
