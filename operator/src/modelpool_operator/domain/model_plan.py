@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from modelpool_operator.api import names
 from modelpool_operator.api.cel import MUTABLE_FIELDS
 from modelpool_operator.api.model import MAX_KEEP_ALIVE_SECONDS, PINNED
 from modelpool_operator.api.names import Reason
-from modelpool_operator.domain.model_status import ends_of, read_back_off, status_of
+from modelpool_operator.domain.model_status import EPOCH, ends_of, read_back_off, status_of
 from modelpool_operator.domain.objects import ModelView, WorkerView
 from modelpool_operator.domain.scaling import BackOff, Member, Scale, ScalePlan, count_failures, plan_scale
 
@@ -27,7 +27,6 @@ PROVEN_AFTER: Final = timedelta(seconds=60)
 DRAIN_HOLDS: Final = timedelta(seconds=120)
 #: So many of a Model's workers that have ended are kept to be looked at, and each at most for its retention.
 _ENDED_KEPT: Final = 5
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def plan_model(seen: ModelSeen, now: datetime) -> ModelPlan:
     """Decide for one Model."""
     model, members = seen.model, seen.members
     if model.deleting:  # its workers go with it
-        return ModelPlan(dismiss={}, keep=frozenset())
+        return ModelPlan()
     back_off = count_failures(
         read_back_off(model.status.get("backOff")), seen.template, ends_of(seen.workers), proven=_proven(seen, now)
     )
@@ -167,7 +166,7 @@ def _member(worker: WorkerView, pong: Pong | None) -> Member:
         name=worker.name,
         state=state,
         template=worker.template,
-        created=worker.created or _EPOCH,
+        created=worker.created or EPOCH,
         pending=int(worker.status.get("pendingRequests") or 0) if pong is None else pong.pending_requests,
         unused_for=None if at_work or pong is None else pong.unused_for,
         leaving=worker.deleting or worker.spec.shutdown,

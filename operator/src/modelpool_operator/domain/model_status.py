@@ -7,7 +7,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from modelpool_api import FLIP_STATES, WorkerState
 from modelpool_operator.api import names
@@ -17,7 +17,8 @@ from modelpool_operator.domain.objects import ModelView, WorkerView
 from modelpool_operator.domain.podview import format_time, parse_time
 from modelpool_operator.domain.scaling import BackOff, Failed, Member, ScalePlan
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: The time of what has none.
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 #: Why a worker waits that will never get what it asks for as things are.
 _IN_VAIN = (Reason.EXCEEDS_POOL, Reason.CONFIG, Reason.POOL_NOT_FOUND)
 
@@ -73,8 +74,8 @@ def model_conditions(
     serving = sum(member.state in FLIP_STATES for member in here)
     old = sum(member.template != template for member in here)
     stuck = _stuck(workers)
-    failing = back_off is not None and back_off.holds(now)
-    never = (failing and back_off is not None and back_off.permanent) or stuck is not None
+    failing = back_off if back_off is not None and back_off.holds(now) else None
+    never = (failing is not None and failing.permanent) or stuck is not None
     if serving >= plan.desired and not never:
         why = (
             ("WorkersReady", f"{serving} serve")
@@ -83,10 +84,10 @@ def model_conditions(
         )
         found = [Condition("Ready", True, *why)]
     else:
-        why = _why(workers, here, back_off if failing else None, stuck)
+        why = _why(workers, here, failing, stuck)
         found = [Condition("Ready", False, *why)]
-    if never and back_off is not None and failing:
-        found.append(Condition("Stalled", True, back_off.last.reason, back_off.last.message))
+    if never and failing is not None:
+        found.append(Condition("Stalled", True, failing.last.reason, failing.last.message))
     elif stuck is not None:
         found.append(Condition("Stalled", True, *stuck))
     elif serving < plan.desired:
@@ -101,7 +102,7 @@ def ends_of(workers: Iterable[WorkerView]) -> Iterator[Failed]:
     for worker in workers:
         for entry in worker.status.get("transitions") or ():
             if entry["to"] == WorkerState.FAILED:
-                at = parse_time(entry["time"]) or _EPOCH
+                at = parse_time(entry["time"]) or EPOCH
                 reason = str(worker.status.get("reason") or entry["reason"])
                 message = str(worker.status.get("message") or entry.get("message") or "")
                 yield Failed(worker.uid, worker.template, reason, message, at)
@@ -126,7 +127,7 @@ def read_back_off(shown: Mapping[str, Any] | None) -> BackOff | None:
     """Read ``status.backOff``."""
     if not shown:
         return None
-    at = parse_time(shown.get("failedTime")) or _EPOCH
+    at = parse_time(shown.get("failedTime")) or EPOCH
     last = Failed(shown["workerUID"], shown["template"], shown["reason"], shown.get("message") or "", at)
     return BackOff(int(shown["failures"]), last)
 
