@@ -76,7 +76,9 @@ def prepare_environment(settings: WorkerSettings) -> None:
         # threads of one calculation look for each other for some microseconds before they sleep: one text alone is
         # written a third faster than if they slept at once. Where CPUs are shared they must not look for long: with the
         # library's own patience a token then takes half a second
-        "GOMP_SPINCOUNT": "1000",
+        "GOMP_SPINCOUNT": "2000",
+        # what is compiled for a matrix of a new size is kept: 340 MB at most, half of the library's own bound
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
     }
 
 

@@ -14,10 +14,10 @@ from transformers import AutoModel
 
 from modelpool_worker.embedding.bert import BertEncoder
 from modelpool_worker.embedding.bert_sizes import read_sizes
-from modelpool_worker.embedding.linear import linear, padded_rows
 from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.models import model_files
 from modelpool_worker.models.devices import calculate_with
+from modelpool_worker.models.linear import linear, padded_rows
 from tiny_models import sentence_encoder
 
 pytestmark = pytest.mark.models

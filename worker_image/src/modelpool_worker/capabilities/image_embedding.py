@@ -36,6 +36,7 @@ from modelpool_worker.models.pretrained import (
     read_config,
 )
 from modelpool_worker.models.processors import load_image_processor
+from modelpool_worker.models.rearranged import rearrange
 
 Vector = NDArray[np.float32]
 
@@ -98,6 +99,9 @@ class ImageEmbedding:
         if compares and not self._converts(dtype, vectors, files.source):
             self._model = None  # its weights are rounded by now
             self._dtype = torch.float32
+            self._model = load_model(AutoModel, config, files, self._dtype, self._device)
+        if not rearrange(self._model, lambda _model: self._try_out(files.source, _SAMPLES[:1])):
+            self._model = None  # before the next one: both at once would take more memory than either needs
             self._model = load_model(AutoModel, config, files, self._dtype, self._device)
         # a batch's own room at least: where memory is short a request of some images must not be refused for ever
         one = sum(tensor.nbytes for tensor in self._read_image(_WARM_UP_IMAGE).tensors.values())

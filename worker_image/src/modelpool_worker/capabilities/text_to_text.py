@@ -15,6 +15,7 @@ from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.generation.engines import Engine, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import TextRequest
+from modelpool_worker.generation.solo import try_out
 from modelpool_worker.generation.text_prompts import TextPrompts
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.generation.warm_up import warm_up
@@ -28,6 +29,7 @@ from modelpool_worker.models.pretrained import (
     load_tokenizer,
     read_config,
 )
+from modelpool_worker.models.rearranged import rearrange
 
 
 class TextToText:
@@ -51,6 +53,9 @@ class TextToText:
         tokenizer = load_tokenizer(files.folder, files.source)
         disarm_tokenizer(tokenizer)
         model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
+        if not rearrange(model, try_out):
+            del model  # before the next one: both at once would take more memory than either needs
+            model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         engine = make_engine(model, vocabulary, find_ends(model, tokenizer))
         self._prompts = TextPrompts(tokenizer, vocabulary, engine.context_tokens, int(config.vocab_size))

@@ -18,6 +18,7 @@ from modelpool_worker.errors import NeverLoadsError, RequestError
 from modelpool_worker.generation.engines import Engine, find_context, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Message, Sampling, TextRequest
+from modelpool_worker.generation.solo import try_out
 from modelpool_worker.generation.vision_prompts import VisionPrompts, VisionReader
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.generation.warm_up import warm_up
@@ -27,6 +28,7 @@ from modelpool_worker.models.devices import choose_device, choose_dtype, name_of
 from modelpool_worker.models.memory import free_bytes
 from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, read_config
 from modelpool_worker.models.processors import load_processor
+from modelpool_worker.models.rearranged import rearrange
 
 #: What of the free memory the processed images of waiting requests may take.
 _WAITING_SHARE: Final = 0.125
@@ -70,6 +72,9 @@ class Vision:
                 f"the processor or chat template of {files.source} does not take an image and a text; expected those "
                 "that the model came with"
             ) from error
+        if not rearrange(model, lambda each: try_out(each, probe.ids, probe.extra)):
+            del model  # before the next one: both at once would take more memory than either needs
+            model = load_model(AutoModelForImageTextToText, config, files, dtype, self._device)
         alone = not reads_plainly(type(model), probe.extra)
         engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
         budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))

@@ -17,10 +17,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from modelpool_worker.embedding.bert_sizes import BertSizes
-from modelpool_worker.embedding.linear import Layer, linear, padded_rows
 from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.embedding.pooling import in_order, pool
 from modelpool_worker.models.devices import calculate_with
+from modelpool_worker.models.linear import Layer, linear, padded_rows
 
 _Norm = Callable[[Tensor], Tensor]
 

@@ -95,14 +95,17 @@ def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.dev
     tokenizer = model.backend
     max_tokens = _max_tokens(recipe, model.tokenizer_limit, model.positions)
     _finish(tokenizer, recipe, max_tokens, model.truncates)
+    samples = _samples(tokenizer)
     if compares:
-        samples = _samples(tokenizer)
         exact = model.embed(samples, ("mean",))
         model.convert(dtype)
         if not agree(exact, model.embed(samples, ("mean",))):
             dtype = torch.float32
             del model  # its weights are rounded by now
             model = PretrainedEncoder(files, dtype, device)
+    if not model.rearrange(samples):
+        del model
+        model = PretrainedEncoder(files, dtype, device)
     max_items = _ITEMS_PER_THREAD * threads if device.type == "cpu" else None
     return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype, max_items)
 

@@ -21,6 +21,7 @@ from modelpool_worker.models.pretrained import (
     load_tokenizer,
     read_config,
 )
+from modelpool_worker.models.rearranged import rearrange
 
 
 class PretrainedEncoder:
@@ -49,6 +50,10 @@ class PretrainedEncoder:
     def convert(self, dtype: torch.dtype) -> None:
         """Change the weights' format in place, tensor by tensor."""
         convert(self._model, dtype)
+
+    def rearrange(self, texts: Sequence[Sequence[int]]) -> bool:
+        """Rearrange the weights; return False where ``texts`` show that the model has to be loaded again."""
+        return rearrange(self._model, lambda _model: self.embed(texts, ("mean",)))
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""

@@ -5,7 +5,8 @@ and its state by the functions that the library's ``generate`` calls; choosing t
 the same as for rows that step together.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -18,9 +19,15 @@ from modelpool_worker.errors import InferenceFailedError
 from modelpool_worker.generation.answer import Answer
 from modelpool_worker.generation.failures import text_failed
 from modelpool_worker.generation.prompt import GenerationPrompt
+from modelpool_worker.generation.request import Sampling
 from modelpool_worker.generation.sampler import choose
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.models.memory import is_out_of_memory
+
+
+def try_out(model: Any, ids: Sequence[int] = range(3), extra: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
+    """Return what a model says after a prompt of these tokens and further inputs: logits, 1 × vocabulary."""
+    return _Text(model, GenerationPrompt(tuple(ids), Sampling(), max_new_tokens=1, extra=extra)).next_logits()
 
 
 class Solo:
