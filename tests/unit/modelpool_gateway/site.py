@@ -22,6 +22,7 @@ from modelpool_gateway.proxy import Proxy
 from modelpool_gateway.relay import Relay
 from modelpool_gateway.server import create_server
 from modelpool_gateway.waiting_room import Bounds, WaitingRoom
+from unit.cut_off import cut_off
 
 App = Callable[..., Awaitable[None]]
 PATH = "/v1/embeddings"
@@ -45,8 +46,7 @@ async def serving(app: App, port: int = 0, server: uvicorn.Server | None = None)
             await asyncio.sleep(0.005)
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = True
-        await task
+        await cut_off(server, task)
         listener.close()
 
 

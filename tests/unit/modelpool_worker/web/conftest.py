@@ -10,6 +10,7 @@ from modelpool_worker.capabilities.base import Loaded, Piece, Prepared
 from modelpool_worker.errors import InferenceFailedError, InvalidRequestError
 from modelpool_worker.generation.request import TextDelta, TokenLogprob
 from modelpool_worker.web.server import create_server, listen
+from unit.cut_off import cut_off
 
 
 class Speaker:
@@ -116,8 +117,8 @@ def speaking(make_worker):
         finally:
             if model is None:
                 worker.capability.gate.set()
-            server.should_exit = True
-            await serving
+            await cut_off(server, serving)
+            port.close()
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
 

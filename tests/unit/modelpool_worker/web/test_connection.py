@@ -10,6 +10,7 @@ import pytest
 from modelpool_worker import logs
 from modelpool_worker.web.connection import HEAD_SECONDS, Connection, most_connections
 from modelpool_worker.web.server import create_server, listen
+from unit.cut_off import cut_off
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: w\r\n\r\n"
 HALF = b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
@@ -30,8 +31,8 @@ async def port(loading):
     server, listener = create_server(loading.inference), listen("127.0.0.1", 0)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield listener.getsockname()[1]
-    server.should_exit = True
-    await serving
+    await cut_off(server, serving)
+    listener.close()
 
 
 async def ask(connection, request=HEALTHZ):

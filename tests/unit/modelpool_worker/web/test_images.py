@@ -17,6 +17,7 @@ from modelpool_worker.capabilities.text_to_image import TextToImage
 from modelpool_worker.openai.images import ImageRequest
 from modelpool_worker.web.server import create_server, listen
 from tiny_models.diffusion import build
+from unit.cut_off import cut_off
 
 pytestmark = pytest.mark.models
 
@@ -75,8 +76,8 @@ def drawing(make_worker, folder):
                 yield worker, http
         finally:
             worker.capability.gate.set()
-            server.should_exit = True
-            await serving
+            await cut_off(server, serving)
+            port.close()
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
 
