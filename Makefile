@@ -39,8 +39,8 @@ test: setup ## Everything: unit, control plane, end to end on a real cluster (ro
 	@$(LOCAL) cluster.e2e
 
 .PHONY: test-unit
-test-unit: setup ## Under a minute, no network, no models
-	@$(VENV)/python -m pytest -q -m "not models" tests/unit
+test-unit: setup ## About a minute, no network, no models, nothing slow
+	@$(VENV)/python -m pytest -q -n 2 -m "not models and not slow" tests/unit
 
 .PHONY: test-models
 test-models: setup ## The unit tests that load models by transformers and diffusers

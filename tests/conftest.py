@@ -10,12 +10,12 @@ pytest.register_assert_rewrite("control_plane.operator_runs.lives", "control_pla
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_unconfigure(config: pytest.Config) -> None:
+def pytest_unconfigure() -> None:
     """Leave at once where torch was loaded: its compiler complains about its own leaks when the interpreter ends.
 
     That would push pytest's closing line out of sight. Everything of ours has been closed and reported by now.
     """
-    if "torch" not in sys.modules or hasattr(config, "workerinput"):
+    if "torch" not in sys.modules:
         return
     sys.stdout.flush()
     sys.stderr.flush()

@@ -89,6 +89,7 @@ CASES: Final = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scenario", "least"), CASES)
 def test_no_history_breaks_a_promise_and_none_ends_before_it_has_come_to_rest(scenario, least):
     found = explore(scenario, judge_quiet)

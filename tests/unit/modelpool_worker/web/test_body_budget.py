@@ -30,6 +30,7 @@ def test_a_second_one_is_told_to_come_again_and_holds_nothing_afterwards():
             third.take(4)
 
 
+@pytest.mark.slow
 async def test_a_client_is_told_and_the_same_request_is_answered_once_there_is_room(speaking):
     long = {"model": "org/m", "prompt": "x" * 2000, "max_tokens": 1}
     async with speaking(max_bodies_bytes=4096) as (worker, url), httpx.AsyncClient(base_url=url, timeout=20) as http:

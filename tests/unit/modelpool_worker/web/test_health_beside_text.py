@@ -10,6 +10,8 @@ import pytest
 from modelpool_worker.capabilities.base import Loaded, Piece, Prepared
 from modelpool_worker.generation.request import TextDelta, TokenLogprob
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 #: Pieces that all rows together say in one turn.
 BURST = 4096
