@@ -52,7 +52,8 @@ def _is_plain(module: nn.Module) -> bool:
 
 def _padded(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """Return a layer for inputs of any shape [..., in]."""
-    layer = linear(weight, None if bias is None else bias.detach())
+    # a bias that is part of the file would keep all of it mapped
+    layer = linear(weight, None if bias is None else bias.detach().clone())
     out = len(weight)
 
     def forward(given: Tensor) -> Tensor:
