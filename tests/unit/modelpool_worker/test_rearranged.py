@@ -113,11 +113,8 @@ def test_a_model_that_looks_at_its_layers_weights_is_loaded_as_it_is_saved(folde
         pieces += model.turn({}, ())
     text = "".join(piece.value.text for piece in pieces)
     model.unload()
-    assert text == text_of(folders[KINDS[0]], expected)
-
-
-def text_of(folder, ids):
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True).decode(ids, skip_special_tokens=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(folders[KINDS[0]]), local_files_only=True)
+    assert text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
 class Own(nn.Linear):

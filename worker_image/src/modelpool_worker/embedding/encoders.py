@@ -104,7 +104,7 @@ def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.dev
             del model  # its weights are rounded by now
             model = PretrainedEncoder(files, dtype, device)
     if not model.rearrange(samples):
-        del model
+        del model  # its weights are gone
         model = PretrainedEncoder(files, dtype, device)
     max_items = _ITEMS_PER_THREAD * threads if device.type == "cpu" else None
     return TextEncoder(model, tokenizer, max_tokens, model.vocabulary, dtype, max_items)
