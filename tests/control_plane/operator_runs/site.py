@@ -43,12 +43,14 @@ QUICK = {
 BROKEN: list[BaseException] = []
 
 
-def until(condition: Callable[[], T], what: str = "the condition", seconds: float = 25.0) -> T:
-    """Return the first true value of the condition."""
+def until(condition: Callable[[], T], what: str | Callable[[], str] = "the condition", seconds: float = 25.0) -> T:
+    """Return the first true value of the condition; ``what`` may be told at the end, when more is known."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert not BROKEN, BROKEN
-        assert time.monotonic() < deadline, f"{what} did not come true within {seconds:g} s"
+        if time.monotonic() >= deadline:
+            told = what if isinstance(what, str) else what()
+            raise AssertionError(f"{told} did not come true within {seconds:g} s")
         time.sleep(0.05)
     return value
 
@@ -174,9 +176,17 @@ class World:
             status = self.status(name)
             return status if status.get("state") == state else None
 
-        found = until(there, f"{name} {state} (states: {self.recorder.states(self.namespace, name)})", seconds)
+        found = until(there, lambda: self._story(name, state), seconds)
         assert found is not None
         return found
+
+    def was(self, state: str, name: str = "w", seconds: float = 25.0) -> None:
+        """Wait until the observer has seen the worker in a state that it may have left within milliseconds."""
+        seen = self.recorder.states
+        until(lambda: state in seen(self.namespace, name), lambda: self._story(name, state), seconds)
+
+    def _story(self, name: str, wanted: str) -> str:
+        return f"{name} {wanted} (states: {self.recorder.states(self.namespace, name)})"
 
     def vanishes(self, name: str = "w", plural: str = names.MODEL_WORKERS) -> None:
         until(lambda: self.get(name, plural) is None, f"{plural} {name} gone")

@@ -18,6 +18,8 @@ from modelpool_worker.errors import NO_RETRY, InferenceFailedError, InvalidReque
 RENDER_SECONDS: Final = 2.0
 #: For the child to start; long, because at that time the model loads beside it on the same CPUs.
 _START_SECONDS: Final = 30.0
+#: For a long chat to reach the child: this process sends it in turns with its other threads.
+_SEND_SECONDS: Final = 10.0
 #: JSON of the longest text that the child may say, bytes: a character may take six.
 _MAX_ANSWER: Final = 12 * 1024 * 1024 + 64
 _RECEIVE: Final = 262_144
@@ -134,11 +136,13 @@ class _Child:
         self._greeted = True
 
     def ask(self, request: bytes, seconds: float) -> dict[str, Any]:
-        """Return its answer; raise ``TimeoutError``, or ``OSError`` or ``EOFError`` when it is gone."""
-        deadline = time.monotonic() + seconds
-        self._socket.settimeout(seconds)
+        """Return its answer, given ``seconds`` from when it has the whole request.
+
+        Raises ``TimeoutError``, or ``OSError`` or ``EOFError`` when the child is gone.
+        """
+        self._socket.settimeout(_SEND_SECONDS)
         self._socket.sendall(request)
-        return dict(orjson.loads(self._receive(deadline)))
+        return dict(orjson.loads(self._receive(time.monotonic() + seconds)))
 
     def kill(self) -> None:
         """End it at once, whatever it does."""
