@@ -25,7 +25,7 @@ class WorkerMetrics:
         self._queued = Gauge(
             "modelpool_worker_queue_depth", "Requests admitted, not yet running", registry=self.registry
         )
-        self.running = Gauge("modelpool_worker_running_items", "Inputs in the running batch", registry=self.registry)
+        self.running = Gauge("modelpool_worker_running_items", "Inputs in the running batches", registry=self.registry)
         self.requests = Counter(
             "modelpool_worker_requests", "Requests by how they ended", ["outcome"], registry=self.registry
         )

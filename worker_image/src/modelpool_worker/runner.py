@@ -207,11 +207,12 @@ class Runner:
         limits = BatchLimits(self._settings.max_batch_items, self._settings.max_batch_tokens)
         limits = limits.below(self.loaded.max_items, self.loaded.max_tokens)
         capability = self._ready_capability()
-        shared = (self._queue, limits, self._model_thread, self._metrics, is_out_of_memory)
+        threads = self._model_thread if self.loaded.lanes == 1 else model_thread(self.loaded.lanes)
+        shared = (self._queue, limits, threads, self._metrics, is_out_of_memory)
         if isinstance(capability, StepCapability):
             await StepLoop(capability, *shared).run()
         else:
-            await BatchLoop(capability, *shared).run()
+            await BatchLoop(capability, *shared, lanes=self.loaded.lanes).run()
         return Exit(EXIT_CRASHED, "the model failed on a request and on a check after it; see the worker's log")
 
     def _ready_capability(self) -> BatchCapability | StepCapability:

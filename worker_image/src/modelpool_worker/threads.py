@@ -1,4 +1,4 @@
-"""The two threads beside the event loop: one runs the model, one prepares inputs for it."""
+"""The threads beside the event loop: one, or some, run the model, and one prepares inputs for it."""
 
 import asyncio
 import os
@@ -14,9 +14,9 @@ _T = TypeVar("_T")
 _MODEL_NICENESS: Final = 5
 
 
-def model_thread() -> ThreadPoolExecutor:
-    """Return the one thread that calls the model."""
-    return ThreadPoolExecutor(1, "model", initializer=_be_nice)
+def model_thread(number: int = 1) -> ThreadPoolExecutor:
+    """Return the one thread that calls the model, or a number of them."""
+    return ThreadPoolExecutor(number, "model", initializer=_be_nice)
 
 
 def prepare_thread() -> ThreadPoolExecutor:

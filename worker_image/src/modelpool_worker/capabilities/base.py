@@ -31,6 +31,7 @@ class Loaded:
 
     ``context_tokens`` is how long prompt and answer may be together, 0 where nothing is generated.
     ``max_items`` and ``max_tokens`` bound a batch below the settings where the model or its memory asks for it.
+    ``lanes`` is how many batches run side by side, each in a thread of its own.
     """
 
     device: str
@@ -39,6 +40,7 @@ class Loaded:
     context_tokens: int = 0
     max_items: int | None = None
     max_tokens: int | None = None
+    lanes: int = 1
 
 
 class Prepared(NamedTuple):
@@ -61,7 +63,8 @@ class Capability(Protocol):
     """What both forms have. Every method blocks; the event loop never calls one itself.
 
     ``prepare`` runs in a thread of its own, one call at a time, while the model thread may be busy; everything else
-    runs in the model thread, one at a time.
+    runs in the model thread, one at a time. Only a model with several lanes is called from as many threads at once,
+    by ``run_batch`` and the ``warm_up`` after a failed one.
     """
 
     name: ClassVar[str]

@@ -41,7 +41,8 @@ class TextEmbedding:
         self._encoder = load_encoder(files, self._recipe, request.dtype, self._device, request.threads)
         vector_size = len(self.run_batch([self.prepare(["size"])[0].value], lambda: True)[0])
         dtype = name_of(self._encoder.dtype)
-        return Loaded(str(self._device), dtype, vector_size, max_items=self._encoder.max_items)
+        encoder = self._encoder
+        return Loaded(str(self._device), dtype, vector_size, max_items=encoder.max_items, lanes=encoder.lanes)
 
     def warm_up(self) -> None:
         """Embed a short and a longer text together."""

@@ -1,12 +1,15 @@
 """The forward of a plain BERT encoder on a CPU, equal to that of transformers without importing it.
 
 Texts are calculated packed: everything that looks at one token at a time sees the tokens of all texts as the rows of
-one matrix, and only attention goes text by text. Nothing is spent on padding. Threads calculate different texts; they
-do not share out each other's matrices, which would have them wait for each other at every step.
+one matrix, and only attention goes text by text. Nothing is spent on padding. Threads that call this at once calculate
+each its own texts; they do not share out each other's matrices, which would have them wait for each other at every step.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -19,11 +22,13 @@ from torch.nn.utils.rnn import pad_sequence
 from modelpool_worker.embedding.bert_sizes import BertSizes
 from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.embedding.pooling import in_order, pool
-from modelpool_worker.models.devices import calculate_with
+from modelpool_worker.models.devices import calculate_alone, calculate_with
 from modelpool_worker.models.linear import Layer, linear, padded_rows
 
 _Norm = Callable[[Tensor], Tensor]
 
+#: Tokens calculated together by one thread: enough rows for its matrix kernels, and few enough for its cache.
+_PART_TOKENS: Final = 512
 #: Tokens from which on one text alone is faster with several threads.
 _LARGE: Final = 64
 _PARTS: Final = ("weight", "bias")
@@ -47,8 +52,10 @@ class BertEncoder:
         self, weights: Path, sizes: BertSizes, dtype: torch.dtype, threads: int, *, rearrange: bool = True
     ) -> None:
         self.dtype = dtype
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "texts", initializer=calculate_with, initargs=(1,))
+        self._lock = threading.Lock()
+        self._callers = 0
+        #: A thread that calculates with all the others, for who is alone with a long text.
+        self._together = ThreadPoolExecutor(1, "together", initializer=calculate_with, initargs=(threads,))
         self._heads = sizes.heads
         self._head_size = sizes.hidden // sizes.heads
         with safe_open(str(weights), framework="pt") as file:
@@ -85,17 +92,33 @@ class BertEncoder:
             ]
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
-        """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least."""
-        parts = divide([len(ids) for ids in texts], self._threads)
-        if len(texts) == 1 and len(texts[0]) >= _LARGE:
-            return self._embed_part(texts, modes)  # here, where torch calculates with all threads
-        running = [self._pool.submit(self._embed_part, [texts[index] for index in part], modes) for part in parts]
-        wait(running)
-        return in_order([part.result() for part in running], parts)
+        """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least.
+
+        Calculated by the thread that calls, but for a long text that nobody else is beside.
+        """
+        with self._called() as alone:
+            if alone and len(texts) == 1 and len(texts[0]) >= _LARGE:
+                return self._together.submit(self._embed_part, texts, modes).result()
+            calculate_alone()
+            parts = divide([len(ids) for ids in texts], 1, _PART_TOKENS)
+            vectors = [self._embed_part([texts[index] for index in part], modes) for part in parts]
+            return in_order(vectors, parts)
 
     def close(self) -> None:
-        """End the threads."""
-        self._pool.shutdown()
+        """End its own thread."""
+        self._together.shutdown()
+
+    @contextmanager
+    def _called(self) -> Iterator[bool]:
+        """Count the callers; say whether there is no other."""
+        with self._lock:
+            self._callers += 1
+            alone = self._callers == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._callers -= 1
 
     def _embed_part(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         packed = pack(texts, padded_rows)
@@ -114,9 +137,12 @@ class BertEncoder:
 
         In float32 whatever the format: for short texts it is faster, and the sums are exact.
         """
-        parts = rows.float().view(1, len(rows), 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)
-        texts = zip(*(torch.split(part, list(lengths), dim=2) for part in parts), strict=True)
-        attended = [functional.scaled_dot_product_attention(*text).transpose(1, 2).flatten(0, 1) for text in texts]
+        attended, rows_left = [], rows.float()
+        for length, equal in groupby(lengths):  # texts of equal length, which are neighbours, in one call
+            number = len(list(equal))
+            here, rows_left = rows_left.tensor_split((number * length,))
+            heads = here.view(number, length, 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)
+            attended.append(functional.scaled_dot_product_attention(*heads.unbind()).transpose(1, 2).flatten(0, 1))
         return torch.cat(attended).flatten(1).to(rows.dtype)
 
 

@@ -43,7 +43,8 @@ class Pooled(Protocol):
 class TextEncoder:
     """A loaded encoder. The tokenizer cuts texts at ``max_tokens`` and pads nothing.
 
-    ``max_items`` is how many texts a batch should hold at most, None where more are no slower.
+    ``max_items`` is how many texts a batch should hold at most, None where more are no slower; ``lanes`` how many
+    threads should call ``embed`` at once.
     """
 
     model: Pooled
@@ -52,6 +53,7 @@ class TextEncoder:
     vocabulary: int
     dtype: torch.dtype
     max_items: int | None
+    lanes: int = 1
 
 
 def load_encoder(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int) -> TextEncoder:
@@ -84,7 +86,7 @@ def _load_plain(
     if exact is not None and not agree(exact, model.embed(samples, ("mean",))):
         model.close()
         model, dtype = BertEncoder(weights, sizes, torch.float32, threads), torch.float32
-    return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype, _ITEMS_PER_THREAD * threads)
+    return TextEncoder(model, tokenizer, max_tokens, sizes.vocabulary, dtype, _ITEMS_PER_THREAD, lanes=threads)
 
 
 def _load_any(files: ModelFiles, recipe: Recipe, asked: DType, device: torch.device, threads: int) -> TextEncoder:

@@ -5,7 +5,7 @@ from itertools import chain
 from math import ceil
 from typing import Final, NamedTuple
 
-#: Tokens calculated together on one CPU: enough rows for its matrix kernels, and few enough for its cache.
+#: Padded tokens calculated together: enough rows for the matrix kernels, and few enough for the cache.
 _PART_TOKENS: Final = 192
 
 
@@ -32,13 +32,13 @@ def pack(texts: Sequence[Sequence[int]], rows: Callable[[int], int] = lambda tok
     return Packed(ids, positions, lengths)
 
 
-def divide(lengths: Sequence[int], threads: int) -> list[list[int]]:
+def divide(lengths: Sequence[int], threads: int, most: int = _PART_TOKENS) -> list[list[int]]:
     """Divide texts among ``threads``: lists of indices sorted by length, each of about as many tokens.
 
-    There are as many parts for each thread, where there are texts enough for that.
+    A part is not much larger than ``most`` tokens, but for a text that is. There are as many parts for each thread, where there are texts enough for that.
     """
     total = sum(lengths)
-    count = threads * max(1, ceil(total / (_PART_TOKENS * threads)))
+    count = threads * max(1, ceil(total / (most * threads)))
     parts: list[list[int]] = [[]]
     tokens = 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):

@@ -82,6 +82,12 @@ def calculate_with(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def calculate_alone() -> None:
+    """Have this thread calculate by itself; costs nothing when it does already."""
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
 def name_of(dtype: torch.dtype) -> str:
     """Return the format's name as users write it, such as ``float32``."""
     return str(dtype).removeprefix("torch.")

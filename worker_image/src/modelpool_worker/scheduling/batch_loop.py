@@ -1,7 +1,8 @@
 """Batches: what waits runs together, and what fails together is tried apart."""
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -21,7 +22,10 @@ _log = structlog.get_logger(__name__)
 
 
 class BatchLoop:
-    """Runs one batch after the other, formed from what waits when the model is free: no delay when idle."""
+    """Runs one batch after the other, formed from what waits when the model is free: no delay when idle.
+
+    ``lanes`` batches run side by side, each in one of as many threads; none of them waits for another.
+    """
 
     def __init__(
         self,
@@ -31,21 +35,37 @@ class BatchLoop:
         thread: ThreadPoolExecutor,
         metrics: WorkerMetrics,
         out_of_memory: OutOfMemory = python_has_none,
+        lanes: int = 1,
     ) -> None:
         self._capability = capability
         self._queue = queue
-        self._choose: Callable[..., list[Item]] = partial(choose_batch, limits=limits)
+        self._limits = limits
         self._thread = thread
         self._metrics = metrics
         self._out_of_memory = out_of_memory
+        self._lanes = self._free = lanes
 
     async def run(self) -> None:
         """Serve until the model is beyond repair."""
-        while True:
+        lanes = [asyncio.create_task(self._run_lane()) for _ in range(self._lanes)]
+        try:
+            ended, _ = await asyncio.wait(lanes, return_when=asyncio.FIRST_COMPLETED)
+            for lane in ended:
+                lane.result()
+        finally:
+            for lane in lanes:
+                lane.cancel()
+
+    async def _run_lane(self) -> None:
+        healthy = True
+        while healthy:
             await self._queue.filled()
-            batch = self._queue.take(self._choose)
-            if batch and not await self._run(batch):
-                return
+            batch = self._queue.take(partial(choose_batch, limits=self._limits, sharers=self._free))
+            self._free -= 1
+            try:
+                healthy = not batch or await self._run(batch)
+            finally:
+                self._free += 1
             del batch  # its memory is counted until nobody holds it, and the next one may be long in coming
 
     async def _run(self, batch: Sequence[Item]) -> bool:
@@ -75,7 +95,7 @@ class BatchLoop:
     async def _try(self, batch: Sequence[Item]) -> RequestError | None:
         """Run a batch and deliver it; return what its requests are told where it fails."""
         start = time.monotonic()
-        self._metrics.running.set(len(batch))
+        self._metrics.running.inc(len(batch))
         values = [item.value for item in batch]
         wanted = partial(_wanted, batch)
         try:
@@ -86,7 +106,7 @@ class BatchLoop:
             _log.error("batch failed", items=len(batch), error=type(error).__name__, where=where(error))
             return told_of(error, self._out_of_memory)
         finally:
-            self._metrics.running.set(0)
+            self._metrics.running.dec(len(batch))
         self._metrics.batch_items.observe(len(batch))
         self._metrics.batch_seconds.observe(time.monotonic() - start)
         for item, result in zip(batch, results, strict=True):

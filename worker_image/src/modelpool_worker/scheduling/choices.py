@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from modelpool_worker.scheduling.job import Item, Job
@@ -22,24 +23,25 @@ class BatchLimits:
         return BatchLimits(min(self.items, items or self.items), min(self.tokens, tokens or self.tokens))
 
 
-def choose_batch(jobs: Sequence[Job], limits: BatchLimits) -> list[Item]:
+def choose_batch(jobs: Sequence[Job], limits: BatchLimits, sharers: int = 1) -> list[Item]:
     """Choose the items that run next in one batch, shortest first.
 
     The first item of the first job is always among them, whatever its length, so nothing starves; the others are
     those of its group and of similar length that fit beside it, taken from all jobs in turn, so a large job does not
     shut out small ones. The batch never holds more than ``limits.items``, nor pads to more than ``limits.tokens``
-    unless that first item alone does.
+    unless that first item alone does; nor more than its share where ``sharers`` could run a batch now.
     """
     window = _in_turn(jobs, _WINDOW)
     if not window:
         return []
+    most = min(limits.items, ceil(len(window) / sharers))
     anchor = window[0]
     longest = anchor.cost
     batch = [anchor]
     others = [item for item in window[1:] if item.group == anchor.group]
     # sorted() is stable: among equals those that came first stay first
     for item in sorted(others, key=lambda item: abs(item.cost - anchor.cost)):
-        if len(batch) >= limits.items:
+        if len(batch) >= most:
             break
         padded = max(longest, item.cost) * (len(batch) + 1)
         if padded <= limits.tokens:
