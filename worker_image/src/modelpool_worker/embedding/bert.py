@@ -2,16 +2,16 @@
 
 Texts are calculated packed: everything that looks at one token at a time sees the tokens of all texts as the rows of
 one matrix, and only attention goes text by text. Nothing is spent on padding. Threads that call this at once calculate
-each its own texts; they do not share out each other's matrices, which would have them wait for each other at every step.
+their own texts each; they do not share out each other's matrices, which would have them wait for each other at every
+step.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import torch
 from safetensors import safe_open
@@ -19,30 +19,17 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+from modelpool_worker.embedding.bert_blocks import PARTS, compiled
 from modelpool_worker.embedding.bert_sizes import BertSizes
 from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.embedding.pooling import in_order, pool
 from modelpool_worker.models.devices import calculate_alone, calculate_with
-from modelpool_worker.models.linear import Layer, linear, padded_rows
-
-_Norm = Callable[[Tensor], Tensor]
+from modelpool_worker.models.linear import padded_rows, rearranged_weight, rearranges
 
 #: Tokens calculated together by one thread: enough rows for its matrix kernels, and few enough for its cache.
 _PART_TOKENS: Final = 512
 #: Tokens from which on one text alone is faster with several threads.
 _LARGE: Final = 64
-_PARTS: Final = ("weight", "bias")
-
-
-class _Block(NamedTuple):
-    """One layer: attention and what follows it."""
-
-    attend: Layer
-    attended: Layer
-    attended_norm: _Norm
-    widen: Layer
-    narrow: Layer
-    norm: _Norm
 
 
 class BertEncoder:
@@ -57,38 +44,34 @@ class BertEncoder:
         #: A thread that calculates with all the others, for who is alone with a long text.
         self._together = ThreadPoolExecutor(1, "together", initializer=calculate_with, initargs=(threads,))
         self._heads = sizes.heads
-        self._head_size = sizes.hidden // sizes.heads
+        self._epsilon = sizes.epsilon
+        self._rearranged = rearrange and rearranges(dtype)
+        self._blocks = compiled()
         with safe_open(str(weights), framework="pt") as file:
 
             def read(name: str) -> Tensor:
                 tensor: Tensor = file.get_tensor(sizes.prefix + name)
                 return tensor
 
-            def norm(name: str, dtype: torch.dtype) -> _Norm:
-                weight, bias = read(f"{name}.weight").to(dtype), read(f"{name}.bias").to(dtype)
-                return lambda rows: functional.layer_norm(rows, weight.shape, weight, bias, sizes.epsilon)
-
             def join(tensors: Sequence[Tensor]) -> Tensor:
                 return torch.cat(list(tensors)) if len(tensors) > 1 else tensors[0]
 
-            def layer(*names: str, gelu: bool = False) -> Layer:
-                weight, bias = (join([read(f"{name}.{part}").to(dtype) for name in names]) for part in _PARTS)
-                return linear(weight, bias, gelu=gelu, rearrange=rearrange)
+            def part(place: str, names: Sequence[str]) -> Iterator[Tensor]:
+                weight, bias = (
+                    join([read(f"{place}.{name}.{kind}").to(dtype) for name in names]) for kind in ("weight", "bias")
+                )
+                yield rearranged_weight(weight) if self._rearranged and weight.dim() > 1 else weight
+                yield bias
 
             self._words = read("embeddings.word_embeddings.weight")
             types = read("embeddings.token_type_embeddings.weight")
             self._positions = read("embeddings.position_embeddings.weight").float() + types[0].float()
-            self._norm = norm("embeddings.LayerNorm", torch.float32)
-            self._blocks = [
-                _Block(
-                    layer(*(f"{place}.attention.self.{part}" for part in ("query", "key", "value"))),
-                    layer(f"{place}.attention.output.dense"),
-                    norm(f"{place}.attention.output.LayerNorm", dtype),
-                    layer(f"{place}.intermediate.dense", gelu=True),
-                    layer(f"{place}.output.dense"),
-                    norm(f"{place}.output.LayerNorm", dtype),
-                )
-                for place in (f"encoder.layer.{number}" for number in range(sizes.layers))
+            self._norm = [read(f"embeddings.LayerNorm.{kind}").float() for kind in ("weight", "bias")]
+            self._weights = [
+                tensor
+                for number in range(sizes.layers)
+                for names in PARTS
+                for tensor in part(f"encoder.layer.{number}", names)
             ]
 
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
@@ -125,25 +108,11 @@ class BertEncoder:
         with torch.inference_mode():
             words = functional.embedding(torch.tensor(packed.ids), self._words).float()
             positions = functional.embedding(torch.tensor(packed.positions), self._positions)
-            hidden = self._norm(words.add_(positions)).to(self.dtype)
-            for block in self._blocks:
-                attended = block.attended(self._attend(block.attend(hidden), packed.lengths))
-                hidden = block.attended_norm(attended.add_(hidden))
-                hidden = block.norm(block.narrow(block.widen(hidden)).add_(hidden))
+            weight, bias = self._norm
+            rows = functional.layer_norm(words.add_(positions), weight.shape, weight, bias, self._epsilon)
+            arguments = (self._weights, packed.lengths, self._heads, self._epsilon, self._rearranged)
+            hidden = self._blocks(rows.to(self.dtype), *arguments)
             return _pooled(hidden, packed.lengths, modes)[: len(texts)]
-
-    def _attend(self, rows: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Attention of every token to those of its own text: [rows, 3 × size] → [rows, size].
-
-        In float32 whatever the format: for short texts it is faster, and the sums are exact.
-        """
-        attended, rows_left = [], rows.float()
-        for length, equal in groupby(lengths):  # texts of equal length, which are neighbours, in one call
-            number = len(list(equal))
-            here, rows_left = rows_left.tensor_split((number * length,))
-            heads = here.view(number, length, 3, self._heads, self._head_size).permute(2, 0, 3, 1, 4)
-            attended.append(functional.scaled_dot_product_attention(*heads.unbind()).transpose(1, 2).flatten(0, 1))
-        return torch.cat(attended).flatten(1).to(rows.dtype)
 
 
 def _pooled(hidden: Tensor, lengths: Sequence[int], modes: Sequence[str]) -> Tensor:

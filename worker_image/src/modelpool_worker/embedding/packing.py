@@ -35,7 +35,8 @@ def pack(texts: Sequence[Sequence[int]], rows: Callable[[int], int] = lambda tok
 def divide(lengths: Sequence[int], threads: int, most: int = _PART_TOKENS) -> list[list[int]]:
     """Divide texts among ``threads``: lists of indices sorted by length, each of about as many tokens.
 
-    A part is not much larger than ``most`` tokens, but for a text that is. There are as many parts for each thread, where there are texts enough for that.
+    A part is not much larger than ``most`` tokens, but for a text that is. There are as many parts for each thread,
+    where there are texts enough for that.
     """
     total = sum(lengths)
     count = threads * max(1, ceil(total / (most * threads)))
