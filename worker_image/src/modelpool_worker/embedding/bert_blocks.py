@@ -58,7 +58,7 @@ def attend(rows: Tensor, lengths: List[int], heads: int) -> Tensor:  # noqa: UP0
     In float32 whatever the format: for short texts it is faster, and the sums are exact. Texts of equal length that
     are neighbours go together.
     """
-    left = rows.float().view(rows.shape[0], 3, heads, -1)
+    left = rows.float()
     attended: List[Tensor] = []  # noqa: UP006
     row = 0
     text = 0
@@ -67,7 +67,7 @@ def attend(rows: Tensor, lengths: List[int], heads: int) -> Tensor:  # noqa: UP0
         after = text + 1
         while after < len(lengths) and lengths[after] == length:
             after += 1
-        here = left.narrow(0, row, (after - text) * length).unflatten(0, (after - text, length))
+        here = left.narrow(0, row, (after - text) * length).view(after - text, length, 3, heads, -1)
         query, key, value = here.permute(2, 0, 3, 1, 4).unbind()
         heard = functional.scaled_dot_product_attention(query, key, value)
         attended.append(heard.transpose(1, 2).flatten(0, 1))
