@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import sys
 import time
 import uuid
 from pathlib import Path
@@ -28,9 +27,6 @@ from modelpool_worker.web.server import create_server, listen
 
 _log = structlog.get_logger(__name__)
 _CLOSE_SECONDS: Final = 8.0
-#: How long a thread that calculates waits for the interpreter while another one answers requests. With Python's own
-#: 5 ms a CPU stands idle meanwhile: a tenth fewer texts a second.
-_SWITCH_SECONDS: Final = 0.0001
 
 
 def main() -> None:
@@ -45,7 +41,6 @@ def main() -> None:
         leave(EXIT_NEVER_LOADS)
     logs.configure(settings.log_level)
     prepare_environment(settings)
-    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         # its transports send what one turn of the loop has written at once: an eighth more requests than asyncio's own
         end = uvloop.run(run(settings))

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModel
 
 from modelpool_worker.embedding.bert import BertEncoder
+from modelpool_worker.embedding.bert_blocks import compiled, run_blocks
 from modelpool_worker.embedding.bert_sizes import read_sizes
 from modelpool_worker.embedding.packing import divide, pack
 from modelpool_worker.models import model_files
@@ -181,6 +182,33 @@ def test_several_threads_give_what_one_gives():
     one, three = (ours(MINILM, threads=threads) for threads in (1, 3))
     assert (one.embed(texts, ("mean",)) - three.embed(texts, ("mean",))).abs().max() < 1e-5
     three.close()
+
+
+def test_threads_that_call_at_once_get_each_their_own_vectors():
+    texts = drawn(8, 30_000, [3, 120, 9, 40, 256, 31, 64, 12])
+    model = ours(MINILM, threads=2)
+    alone = [model.embed([ids], ("mean",)) for ids in texts]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda number: model.embed([texts[number % 8]], ("mean",)), range(64)))
+    model.close()
+    assert max((got - alone[number % 8]).abs().max() for number, got in enumerate(found)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_compiled_or_not_the_layers_give_the_same(dtype):
+    torch.manual_seed(9)
+    weights = [
+        torch.randn(shape).mul_(0.3).to(dtype)
+        for _layer in range(2)
+        for wide, size in ((48, 16), (16, 16), (16, 0), (40, 16), (16, 40), (16, 0))
+        for shape in ((wide, size) if size else (wide,), (wide,))
+    ]
+    lengths = [3, 3, 5, 1, 5, 5]
+    given = (torch.randn(sum(lengths), 16).to(dtype), weights, lengths, 4, 1e-12, False)
+    assert isinstance(compiled(), torch.jit.ScriptFunction)
+    with torch.inference_mode():
+        for _time in range(3):  # what is compiled changes with its first uses
+            assert torch.equal(compiled()(*given), run_blocks(*given))
 
 
 def test_rows_are_padded_a_little_and_to_few_different_numbers():
