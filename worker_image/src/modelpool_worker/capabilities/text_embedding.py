@@ -38,10 +38,10 @@ class TextEmbedding:
         calculate_with(request.threads)
         self._recipe = read_recipe(request.folder, request.source)
         files = model_files.check(request.folder / self._recipe.subfolder, request.source)
-        self._encoder = load_encoder(files, self._recipe, request.dtype, self._device, request.threads)
+        encoder = load_encoder(files, self._recipe, request.dtype, self._device, request.threads)
+        self._encoder = encoder
         vector_size = len(self.run_batch([self.prepare(["size"])[0].value], lambda: True)[0])
-        dtype = name_of(self._encoder.dtype)
-        encoder = self._encoder
+        dtype = name_of(encoder.dtype)
         return Loaded(str(self._device), dtype, vector_size, max_items=encoder.max_items, lanes=encoder.lanes)
 
     def warm_up(self) -> None:
