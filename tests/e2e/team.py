@@ -168,11 +168,7 @@ class Team:
 
     def begin_long_request(self, worker: str, seconds: float) -> "LongRequest":
         """Start one request that takes about that long by a measurement; returns once the worker is at it."""
-        self.embed(worker, LONG_TEXT).raise_for_status()
-        began = time.monotonic()
-        self.embed(worker, *[LONG_TEXT] * 8).raise_for_status()
-        each = (time.monotonic() - began) / 8
-        texts = [LONG_TEXT] * min(MAX_INPUTS, max(8, round(seconds / each)))
+        texts = [LONG_TEXT] * min(MAX_INPUTS, max(8, round(seconds / self._seconds_per_text(worker))))
         answer = self._threads.submit(self.embed, worker, *texts)
         address = self.address(worker)
         until(lambda: metric(address, "modelpool_worker_pending_requests") == 1, "the request is admitted", 30)
@@ -235,6 +231,17 @@ class Team:
         self.recorder.catch_up()
         found = violations([version for kind in (POOLS, WORKERS, PODS) for version in self.recorder.versions(kind)])
         assert found == [], f"{self.recorder.story()}"
+
+    def _seconds_per_text(self, worker: str) -> float:
+        """What one text of a long request takes, measured over a second: a short one would measure the way there."""
+        texts = 4
+        while True:
+            began = time.monotonic()
+            self.embed(worker, *[LONG_TEXT] * texts).raise_for_status()
+            taken = time.monotonic() - began
+            if taken > 1 or texts == MAX_INPUTS:
+                return taken / texts
+            texts = min(MAX_INPUTS, texts * 4)
 
     # How it ends
 
