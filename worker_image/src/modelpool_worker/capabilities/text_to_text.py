@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Piece, Prepared
 from modelpool_worker.errors import NeverLoadsError
+from modelpool_worker.generation.decoder_layers import join_layers
 from modelpool_worker.generation.engines import Engine, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import TextRequest
@@ -53,7 +54,7 @@ class TextToText:
         tokenizer = load_tokenizer(files.folder, files.source)
         disarm_tokenizer(tokenizer)
         model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
-        if not rearrange(model, try_out):
+        if not (join_layers(model) and rearrange(model, try_out)):
             del model  # before the next one: both at once would take more memory than either needs
             model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)

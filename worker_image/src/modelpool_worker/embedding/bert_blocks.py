@@ -1,12 +1,8 @@
 """The layers of a plain BERT encoder, written so that torch runs them without the interpreter.
 
-A thread that calls torch needs the interpreter's lock between two operations, and waits for it while another thread
-answers requests: of two CPUs a quarter was idle. `compiled` is one operation of them all. TorchScript, which makes it,
-is not developed any further; where it does not work the same functions run as they stand here. They keep to what it
-knows of Python: no generators, and types that it can read.
+Else of two CPUs a quarter is idle while requests are answered (see ``models/scripted.py``).
 """
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import List  # noqa: UP035 - the only name of a list that TorchScript reads here
@@ -16,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelpool_worker.models.linear import linear_rows
+from modelpool_worker.models.scripted import scripted
 
 #: ``(rows [tokens, size], weights, lengths, heads, epsilon, rearranged) → rows``.
 Blocks = Callable[[Tensor, list[Tensor], list[int], int, float, bool], Tensor]
@@ -78,11 +75,5 @@ def attend(rows: Tensor, lengths: List[int], heads: int) -> Tensor:  # noqa: UP0
 
 @cache
 def compiled() -> Blocks:
-    """Return `run_blocks` as one operation, or as it is where TorchScript does not know what this CPU needs."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            blocks: Blocks = torch.jit.script(run_blocks)
-        except (AttributeError, RuntimeError):
-            return run_blocks
-    return blocks
+    """Return `run_blocks` as one operation where that can be done."""
+    return scripted(run_blocks)

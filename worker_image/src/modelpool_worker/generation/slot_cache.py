@@ -33,12 +33,22 @@ class SlotCache:
         self._finals: list[int] = []
         self._slots = self._places = torch.zeros(0, dtype=torch.int64, device=device)
         self._columns = 0
-        self.view = Cache(layers=[])
+        self.view = SlotView(self, 0)
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return len(self._lengths)
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """What there is room for, a layer each: at least so many rows and columns as are looked at."""
+        return self._layers
+
+    @property
+    def places(self) -> Tensor:
+        """The column of each row's new token in this step [rows]."""
+        return self._places
 
     @property
     def columns(self) -> int:
@@ -55,7 +65,7 @@ class SlotCache:
         self._finals.append(max(final, length + 1))
         if not self._layers:
             self._layers = [Layer(_none_of(each.keys), _none_of(each.values)) for each in prompt]
-            self.view = Cache(layers=[_View(self, index) for index in range(len(prompt))])
+            self.view = SlotView(self, len(prompt))
         try:
             self._make_room()
         except BaseException:
@@ -124,6 +134,14 @@ class SlotCache:
         for index in reversed(range(len(self._layers))):
             layer = self._layers[index]
             self._layers[index] = Layer(*(_moved(each, size, filled) for each in layer))
+
+
+class SlotView(Cache):
+    """The cache as transformers' models take it."""
+
+    def __init__(self, slots: SlotCache, layers: int) -> None:
+        super().__init__(layers=[_View(slots, index) for index in range(layers)])
+        self.slots = slots
 
 
 class _View(CacheLayerMixin):

@@ -1,0 +1,145 @@
+"""All layers of a plain decoder as one, in the place of those that transformers has made. Imports torch and transformers."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from modelpool_worker.generation.decoder_blocks import Past, Sizes, Weights, compiled
+from modelpool_worker.generation.likeness import alike
+from modelpool_worker.generation.slot_cache import SlotView
+from modelpool_worker.models.linear import padded_rows, rearranged_weight, rearranges
+
+#: Layers of transformers that calculate as `run_blocks` does, where nothing of their config says otherwise.
+_PLAIN: Final = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
+_TEXT: Final = (3, 11, 5, 7, 2, 13, 17, 4, 6)
+_FIRST: Final = 5
+
+
+def join_layers(model: Any) -> bool:
+    """Join the layers of a model for text on the CPU; return False where the model is of no use any more.
+
+    Any other than a plain decoder stays as it is. The layers' weights are rearranged, one layer after the other: there
+    is no time at which most of them are twice in memory. A text is read before and after, and where the numbers differ
+    the model has to be loaded again and left as it is.
+    """
+    decoder = model.get_decoder()
+    if not _is_plain(decoder):
+        return True
+    with torch.inference_mode():
+        expected = _read(decoder)
+        decoder.layers = nn.ModuleList([DecoderLayers(decoder.layers, decoder.config)])
+        try:
+            return alike(_read(decoder), expected)
+        except Exception:  # a size that is none of a plain decoder shows in many ways
+            return False
+
+
+class DecoderLayers(nn.Module):
+    """Called as transformers calls a layer, once instead of once per layer. Takes ``layers`` apart as it reads them."""
+
+    def __init__(self, layers: nn.ModuleList, config: Any) -> None:
+        super().__init__()
+        heads, groups = config.num_attention_heads, config.num_key_value_heads
+        self._sizes = Sizes(heads, groups, config.rms_norm_eps, rearranged=True)
+        self._blocks = compiled()
+        self._weights: list[Weights] = []
+        for number in range(len(layers)):
+            self._weights.append(_weights(layers[number], heads, groups))
+            layers[number] = nn.Identity()
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **_kwargs: Any,
+    ) -> Tensor:
+        """Return ``hidden_states`` [texts, tokens, size] after all layers; ``past_key_values`` grows."""
+        texts, tokens, _size = hidden_states.shape
+        view = past_key_values if isinstance(past_key_values, SlotView) else None
+        past = self._behind(past_key_values, hidden_states) if view is None else _with_room(view)
+        more = padded_rows(texts * tokens) - texts * tokens
+        arguments = (self._weights, self._sizes, past, position_embeddings, attention_mask, more)
+        hidden, keys, values = self._blocks(hidden_states, *arguments)
+        if view is None and past_key_values is not None:
+            for layer, key, value in zip(past_key_values.layers, keys, values, strict=True):
+                if not layer.is_initialized:
+                    layer.lazy_initialization(key, value)
+                layer.keys, layer.values = key, value
+        return hidden
+
+    def _behind(self, cache: DynamicCache | None, like: Tensor) -> Past:
+        none = like.new_empty(0)
+        if cache is None or not cache.get_seq_length():
+            nothing = [none] * len(self._weights)
+            return Past(nothing, nothing, None, 0)
+        return Past([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], None, 0)
+
+
+def _with_room(view: SlotView) -> Past:
+    slots = view.slots
+    keys, values = ([layer[kind] for layer in slots.layers] for kind in (0, 1))
+    return Past(keys, values, slots.places, slots.columns)
+
+
+def _is_plain(decoder: Any) -> bool:
+    layers = getattr(decoder, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or not all(type(layer).__name__ in _PLAIN for layer in layers):
+        return False
+    config = decoder.config
+    weights = [module.weight for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
+    return (
+        config.hidden_act == "silu"
+        and getattr(config, "sliding_window", None) is None
+        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and all(weight.device.type == "cpu" and rearranges(weight.dtype) for weight in weights)
+    )
+
+
+def _weights(layer: Any, heads: int, groups: int) -> Weights:
+    attention, mlp = layer.self_attn, layer.mlp
+    joined, joined_bias = _linear([attention.q_proj, attention.k_proj, attention.v_proj])
+    out, out_bias = _linear([attention.o_proj])
+    wide, wide_bias = _linear([mlp.gate_proj, mlp.up_proj])
+    narrow, narrow_bias = _linear([mlp.down_proj])
+    norm, second_norm = (_own(each.weight) for each in (layer.input_layernorm, layer.post_attention_layernorm))
+    head_norm = norm.new_empty(0)
+    if hasattr(attention, "q_norm"):
+        ours = (attention.q_norm.weight.expand(heads, -1), attention.k_norm.weight.expand(groups, -1))
+        head_norm = torch.cat(ours)
+    return Weights(
+        norm, joined, joined_bias, head_norm, out, out_bias, second_norm, wide, wide_bias, narrow, narrow_bias
+    )
+
+
+def _linear(parts: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
+    """Return the parts' weights, joined and rearranged, and their biases; a copy of the file's."""
+    biases = [part.bias for part in parts if part.bias is not None]
+    weight = rearranged_weight(torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight)
+    return weight, torch.cat(biases) if biases else None
+
+
+def _own(weight: Tensor) -> Tensor:
+    # the file stays mapped, and counts as memory, as long as a piece is in use
+    return weight.detach().clone()
+
+
+def _read(decoder: Any) -> Tensor:
+    """Read a text in two portions, as long prompts are read; return what comes of each [1, tokens, size]."""
+    past = DynamicCache(config=decoder.config)
+    found: list[Tensor] = []
+    for start, end in ((0, _FIRST), (_FIRST, len(_TEXT))):
+        output = decoder(
+            input_ids=torch.tensor([_TEXT[start:end]]),
+            position_ids=torch.arange(start, end)[None],
+            past_key_values=past,
+            use_cache=True,
+            return_dict=True,
+        )
+        found.append(output.last_hidden_state)
+    return torch.cat(found, dim=1)
