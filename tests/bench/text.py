@@ -24,10 +24,26 @@ WARM_TOKENS = 8
 TOGETHER = 8
 PATH = "/v1/completions"
 SCRIPT = Path(__file__).with_name("decoder.py")
-#: connections → how many prompts they share out
-LOADS = {1: 4, TOGETHER: 2 * TOGETHER}
+
 #: continuous batching sizes itself by the host's memory unless it is told; it is measured in the first round
 CONTINUOUS = ("--continuous-batching", "--cb-block-size", "32", "--cb-num-blocks", "64", "--cb-max-batch-tokens", "128")
+
+
+@dataclass(frozen=True)
+class Load:
+    """So many connections share out so many prompts, and each answer has so many tokens."""
+
+    name: str
+    connections: int
+    prompts: int
+    tokens: int
+
+
+ALONE = Load("1 concurrent", 1, 4, NEW_TOKENS)
+#: Whole answers take long: the median of four first tokens says little.
+FIRST = Load("1 concurrent, first tokens", 1, 16, WARM_TOKENS)
+EIGHT = Load(f"{TOGETHER} concurrent", TOGETHER, 2 * TOGETHER, NEW_TOKENS)
+LOADS = (ALONE, FIRST, EIGHT)
 
 TARGETS = (
     Target("text.ratio_sequential_8", "ours, 8 concurrent / one generate after the other, same dtype", least=2.5),
@@ -50,7 +66,7 @@ def measure(place: Place, rounds: int, table: Table) -> tuple[dict[str, Any], di
     client = ensure_client()
     model = text_model(place)
     words = common_words(place.embedding_model / "vocab.txt")
-    texts = prompts(words, max(LOADS.values()))
+    texts = prompts(words, max(load.prompts for load in LOADS))
     dtypes = dtypes_of(machine()["cpu_features"])
     samples: list[Sample] = []
     with ExitStack() as stack:
@@ -61,12 +77,12 @@ def measure(place: Place, rounds: int, table: Table) -> tuple[dict[str, Any], di
         same = _same_text([server for each, server in servers if each.program.name == "ours float32"], direct, texts)
         for number in range(rounds):
             turned = servers[number % len(servers) :] + servers[: number % len(servers)]
-            for connections, count in LOADS.items():
+            for load in LOADS:
                 for contender, server in turned:
                     if contender.every_round or number == 0:
-                        numbers = _load(place, client, contender, server, texts[:count], connections)
-                        samples.append(Sample(number, contender.program.name, str(connections), numbers))
-                        table.row(number, contender.program.name, f"{connections} concurrent", numbers)
+                        numbers = _load(place, client, contender, server, texts, load)
+                        samples.append(Sample(number, contender.program.name, load.name, numbers))
+                        table.row(number, contender.program.name, load.name, numbers)
             for dtype in dtypes:
                 for do in ("sequential", "padded"):
                     direct[dtype].ask(do, texts=texts[:TOGETHER], tokens=WARM_TOKENS)
@@ -80,7 +96,7 @@ def measure(place: Place, rounds: int, table: Table) -> tuple[dict[str, Any], di
 
 def figures(samples: Samples, dtypes: Sequence[str]) -> dict[str, Any]:
     """The figures of the issue and those beside them: of several dtypes and loads the worst one counts."""
-    eight = str(TOGETHER)
+    eight = EIGHT.name
     found: dict[str, Any] = {"text.tokens_per_second_8": samples.median("ours float32", eight, "tokens_per_second")}
     for key, do in (("text.ratio_sequential_8", "sequential"), ("text.ratio_padded_8", "padded")):
         ratios = {
@@ -90,10 +106,10 @@ def figures(samples: Samples, dtypes: Sequence[str]) -> dict[str, Any]:
         found[key] = worst(ratios.values(), high_is_good=True)
         found |= {f"{key}_{dtype}": ratio for dtype, ratio in ratios.items()}
     firsts = {
-        f"{connections}_{dtype}": samples.ratio(
-            "first_p50_ms", (f"ours {dtype}", str(connections)), (f"serve {dtype}", str(connections))
+        f"{load.connections}_{dtype}": samples.ratio(
+            "first_p50_ms", (f"ours {dtype}", load.name), (f"serve {dtype}", load.name)
         )
-        for connections in LOADS
+        for load in (FIRST, EIGHT)
         for dtype in dtypes
     }
     found["text.ttft_ratio"] = worst(firsts.values(), high_is_good=False)
@@ -161,16 +177,16 @@ def _same_text(servers: Sequence[Server], direct: Mapping[str, Reference], texts
 
 
 def _load(
-    place: Place, client: Path, contender: Contender, server: Server, texts: Sequence[str], connections: int
+    place: Place, client: Path, contender: Contender, server: Server, texts: Sequence[str], load: Load
 ) -> dict[str, float]:
     url = server.program.url(PATH)
     with server.running():
         numbers: dict[str, float] = {}
-        for some, tokens in ((texts[:connections], WARM_TOKENS), (texts, NEW_TOKENS)):
+        for some, tokens in ((texts[: load.connections], WARM_TOKENS), (texts[: load.prompts], load.tokens)):
             bodies = place.scratch / "prompts.jsonl"
             write_bodies((_body(contender.model, text, tokens, streamed=True) for text in some), bodies)
             try:
-                numbers = stream(client, url, bodies, connections=connections, tokens=tokens)
+                numbers = stream(client, url, bodies, connections=load.connections, tokens=tokens)
             except ClusterError as error:
                 raise ClusterError(f"{contender.program.name}: {error}") from error
         return numbers

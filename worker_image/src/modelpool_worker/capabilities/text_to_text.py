@@ -26,7 +26,7 @@ from modelpool_worker.models.pretrained import (
     build_skeleton,
     check_weights,
     disarm_tokenizer,
-    load_model,
+    load_changed,
     load_tokenizer,
     read_config,
 )
@@ -53,10 +53,7 @@ class TextToText:
         dtype = choose_dtype(request.dtype, self._device)
         tokenizer = load_tokenizer(files.folder, files.source)
         disarm_tokenizer(tokenizer)
-        model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
-        if not (join_layers(model) and rearrange(model, try_out)):
-            del model  # before the next one: both at once would take more memory than either needs
-            model = load_model(AutoModelForCausalLM, config, files, dtype, self._device)
+        model = load_changed(AutoModelForCausalLM, config, files, dtype, self._device, _make_fast)
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         engine = make_engine(model, vocabulary, find_ends(model, tokenizer))
         self._prompts = TextPrompts(tokenizer, vocabulary, engine.context_tokens, int(config.vocab_size))
@@ -103,6 +100,10 @@ class TextToText:
         if self._engine is None:
             raise RuntimeError("no model is loaded; expected load() first")
         return self._engine
+
+
+def _make_fast(model: Any) -> bool:
+    return join_layers(model) and rearrange(model, try_out)
 
 
 def _config(files: model_files.ModelFiles) -> Any:

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Piece, Prepared
 from modelpool_worker.errors import NeverLoadsError, RequestError
+from modelpool_worker.generation.decoder_layers import join_layers
 from modelpool_worker.generation.engines import Engine, find_context, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Message, Sampling, TextRequest
@@ -26,7 +27,7 @@ from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.models import model_files
 from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
 from modelpool_worker.models.memory import free_bytes
-from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_model, read_config
+from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_changed, read_config
 from modelpool_worker.models.processors import load_processor
 from modelpool_worker.models.rearranged import rearrange
 
@@ -61,7 +62,6 @@ class Vision:
         check_weights(build_skeleton(AutoModelForImageTextToText, config, files), files)
         dtype = choose_dtype(request.dtype, self._device)
         processor = load_processor(files)
-        model = load_model(AutoModelForImageTextToText, config, files, dtype, self._device)
         vocabulary = Vocabulary(processor.tokenizer.backend_tokenizer)
         reader = VisionReader(processor, vocabulary, dtype, files.source)
         try:
@@ -72,9 +72,11 @@ class Vision:
                 f"the processor or chat template of {files.source} does not take an image and a text; expected those "
                 "that the model came with"
             ) from error
-        if not rearrange(model, lambda each: try_out(each, probe.ids, probe.extra)):
-            del model  # before the next one: both at once would take more memory than either needs
-            model = load_model(AutoModelForImageTextToText, config, files, dtype, self._device)
+
+        def make_fast(model: Any) -> bool:
+            return join_layers(model) and rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
+
+        model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, make_fast)
         alone = not reads_plainly(type(model), probe.extra)
         engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
         budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))

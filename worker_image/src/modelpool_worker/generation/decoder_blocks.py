@@ -78,14 +78,15 @@ def run_blocks(
 ) -> Tuple[Tensor, List[Tensor], List[Tensor]]:  # noqa: UP006
     """Return ``hidden`` [texts, tokens, size] after all layers, and each layer's keys and values, past and new.
 
-    ``turns`` are cosine and sine of the tokens' places [texts, tokens, head size], ``mask`` is added to the attention or
-    says what it hears; without one a token hears those before it. ``more`` rows are calculated besides, so that their
-    number is a usual one. Nothing is returned of keys and values that have room: they were written to.
+    ``turns`` are cosine and sine of the tokens' places [texts, tokens, head size], ``mask`` is added to the attention
+    or says what it hears; without one a token hears those before it. ``more`` rows are calculated besides, so that
+    their number is a usual one. Nothing is returned of keys and values that have room: they were written to.
     """
     texts, tokens, size = hidden.shape
     count = texts * tokens
     rows = functional.pad(hidden.reshape(count, size), (0, 0, 0, more))
     cosine, sine = turns
+    places = past.places
     half = cosine.shape[2] // 2
     cosine = cosine.unsqueeze(2)
     # a half that is turned has the other one's sign, which is cheaper to change here
@@ -104,9 +105,9 @@ def run_blocks(
         query = turned.narrow(2, 0, sizes.heads).transpose(1, 2)
         key = turned.narrow(2, sizes.heads, sizes.groups).transpose(1, 2)
         value = joined.narrow(2, sizes.heads + sizes.groups, sizes.groups).transpose(1, 2)
-        if past.places is not None:
-            key = written(past.keys[number], key, past.places, past.columns)
-            value = written(past.values[number], value, past.places, past.columns)
+        if places is not None:
+            key = written(past.keys[number], key, places, past.columns)
+            value = written(past.values[number], value, places, past.columns)
             # heads that share keys are so many queries of them
             query = query.reshape(texts, sizes.groups, sizes.heads // sizes.groups, -1)
             heard = functional.scaled_dot_product_attention(query, key, value, mask).reshape(count, -1)

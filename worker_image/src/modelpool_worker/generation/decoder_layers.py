@@ -1,4 +1,4 @@
-"""All layers of a plain decoder as one, in the place of those that transformers has made. Imports torch and transformers."""
+"""All layers of a plain decoder as one, in the place of those of transformers, which this module imports."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -62,7 +62,7 @@ class DecoderLayers(nn.Module):
         """Return ``hidden_states`` [texts, tokens, size] after all layers; ``past_key_values`` grows."""
         texts, tokens, _size = hidden_states.shape
         view = past_key_values if isinstance(past_key_values, SlotView) else None
-        past = self._behind(past_key_values, hidden_states) if view is None else _with_room(view)
+        past = self._before(past_key_values, hidden_states) if view is None else _with_room(view)
         more = padded_rows(texts * tokens) - texts * tokens
         arguments = (self._weights, self._sizes, past, position_embeddings, attention_mask, more)
         hidden, keys, values = self._blocks(hidden_states, *arguments)
@@ -73,17 +73,16 @@ class DecoderLayers(nn.Module):
                 layer.keys, layer.values = key, value
         return hidden
 
-    def _behind(self, cache: DynamicCache | None, like: Tensor) -> Past:
-        none = like.new_empty(0)
+    def _before(self, cache: Any, like: Tensor) -> Past:
         if cache is None or not cache.get_seq_length():
-            nothing = [none] * len(self._weights)
+            nothing = [like.new_empty(0)] * len(self._weights)
             return Past(nothing, nothing, None, 0)
         return Past([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], None, 0)
 
 
 def _with_room(view: SlotView) -> Past:
     slots = view.slots
-    keys, values = ([layer[kind] for layer in slots.layers] for kind in (0, 1))
+    keys, values = [layer.keys for layer in slots.layers], [layer.values for layer in slots.layers]
     return Past(keys, values, slots.places, slots.columns)
 
 

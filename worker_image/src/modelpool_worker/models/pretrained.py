@@ -1,5 +1,6 @@
 """Loading by transformers, every step checked first and every failure one of our sentences. Imports transformers."""
 
+from collections.abc import Callable
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -88,6 +89,22 @@ def load_model(auto: Any, config: Any, files: ModelFiles, dtype: torch.dtype, de
     if report["mismatched_keys"] or any(not name.startswith("pooler.") for name in report["missing_keys"]):
         raise _misfit(files)
     return model.to(device).eval()
+
+
+def load_changed(
+    auto: Any,
+    config: Any,
+    files: ModelFiles,
+    dtype: torch.dtype,
+    device: torch.device,
+    change: Callable[[Any], bool],
+) -> Any:
+    """Load a model and ``change`` it; where that says False it is of no use any more, and loaded again as it is."""
+    model = load_model(auto, config, files, dtype, device)
+    if change(model):
+        return model
+    del model  # before the next one: both at once would take more memory than either needs
+    return load_model(auto, config, files, dtype, device)
 
 
 def convert(model: Any, dtype: torch.dtype) -> None:
