@@ -110,9 +110,11 @@ def test_text_figures():
         return Sample(0, who, load, {"tokens_per_second": rate, "first_p50_ms": first})
 
     samples = [
-        sample("ours float32", "1", 40.0, 55.0),
+        sample("ours float32", "1", 40.0, 90.0),
+        sample("ours float32", text.FIRST.name, 10.0, 55.0),
         sample("ours float32", "8", 120.0, 200.0),
         sample("serve float32", "1", 40.0, 50.0),
+        sample("serve float32", text.FIRST.name, 10.0, 50.0),
         sample("serve float32", "8", 40.0, 8000.0),
         Sample(0, "direct float32", "sequential", {"tokens_per_second": 40.0}),
         Sample(0, "direct float32", "padded", {"tokens_per_second": 150.0}),
