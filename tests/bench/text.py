@@ -41,7 +41,7 @@ class Load:
 
 ALONE = Load("1", 1, 4, NEW_TOKENS)
 #: Whole answers take long: the median of four first tokens says little.
-FIRST = Load("1 first", 1, 16, WARM_TOKENS)
+FIRST = Load("first tokens, 1", 1, 16, WARM_TOKENS)
 EIGHT = Load(str(TOGETHER), TOGETHER, 2 * TOGETHER, NEW_TOKENS)
 LOADS = (ALONE, FIRST, EIGHT)
 
@@ -82,7 +82,7 @@ def measure(place: Place, rounds: int, table: Table) -> tuple[dict[str, Any], di
                     if contender.every_round or number == 0:
                         numbers = _load(place, client, contender, server, texts, load)
                         samples.append(Sample(number, contender.program.name, load.name, numbers))
-                        table.row(number, contender.program.name, f"concurrent: {load.name}", numbers)
+                        table.row(number, contender.program.name, f"{load.name} concurrent", numbers)
             for dtype in dtypes:
                 for do in ("sequential", "padded"):
                     direct[dtype].ask(do, texts=texts[:TOGETHER], tokens=WARM_TOKENS)

@@ -3,34 +3,17 @@
 import asyncio
 import ssl
 import subprocess
-from contextlib import asynccontextmanager
 from functools import partial
 
-import httpcore
 import pytest
 
 from modelpool_worker.errors import InvalidRequestError, QueueFullError
-from modelpool_worker.imaging.addresses import parse_networks
-from modelpool_worker.imaging.fetch import MAX_URLS, ImageFetcher
-from modelpool_worker.imaging.sources import parse_hosts, parse_image
+from modelpool_worker.imaging.fetch import MAX_URLS
+from modelpool_worker.imaging.sources import parse_image
 from modelpool_worker.web.body_budget import BodyBudget
+from unit.modelpool_worker.imaging.image_host import PICTURE, PUBLIC, answer, fetcher, network, plainly
 
-PUBLIC = "93.184.215.14"
-PICTURE = b"picture" * 100
 URL = "http://images.example/cat.png?size=2"
-
-
-def answer(body=PICTURE, *, status="200 OK", **changes):
-    """Return an answer's bytes; a header of None is left out."""
-    headers = {"Content-Type": "image/png", "Content-Length": str(len(body))}
-    headers |= {name.replace("_", "-"): value for name, value in changes.items()}
-    lines = [f"{name}: {value}" for name, value in headers.items() if value is not None]
-    return "\r\n".join([f"HTTP/1.1 {status}", *lines, "", ""]).encode() + body
-
-
-async def plainly(writer, *, given):
-    writer.write(given)
-    await writer.drain()
 
 
 async def dripping(writer):
@@ -46,52 +29,6 @@ async def without_end(writer):
     while not writer.is_closing():
         writer.write(b"10000\r\n" + bytes(65_536) + b"\r\n")
         await writer.drain()
-
-
-class Net:
-    """A name server and a network in which every address leads to the test's server; both keep what they were asked."""
-
-    def __init__(self, port, addresses):
-        self.port = port
-        self.addresses = list(addresses)
-        self.asked = []
-        self.connected = []
-        self.dead = set()
-
-    async def resolve(self, host, port):
-        self.asked.append((host, port))
-        return self.addresses
-
-    async def connect(self, address, port):
-        self.connected.append((address, port))
-        if address in self.dead:
-            raise httpcore.ConnectError
-        return await httpcore.AnyIOBackend().connect_tcp("127.0.0.1", self.port)
-
-
-@asynccontextmanager
-async def network(speak, addresses=(PUBLIC,), context=None):
-    """Yield a Net whose server takes a request, keeps it in ``net.requests`` and speaks."""
-    requests, gone = [], []
-
-    async def serve(reader, writer):
-        try:
-            requests.append(await reader.readuntil(b"\r\n\r\n"))
-            await speak(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            gone.append(1)
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    async with server:
-        net = Net(server.sockets[0].getsockname()[1], addresses)
-        net.requests = requests
-        yield net
-
-
-def fetcher(net, hosts="http://images.example", refused="", **more):
-    return ImageFetcher(parse_hosts(hosts), parse_networks(refused), resolve=net.resolve, connect=net.connect, **more)
 
 
 def uncounted(_count):

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from io import BytesIO
 
 import httpx
@@ -24,6 +25,7 @@ from modelpool_worker.web.body_budget import BodyBudget
 from modelpool_worker.web.endpoint import Serving
 from modelpool_worker.web.image_embeddings import ImageEmbeddings
 from tiny_models import image_encoder
+from unit.modelpool_worker.imaging.image_host import PUBLIC, answer, fetcher, network, plainly
 
 pytestmark = pytest.mark.models
 
@@ -158,6 +160,14 @@ async def test_the_same_image_has_the_same_vector_by_every_way_in(embedding):
         }
         other = vectors(await post(http, item(BLUE)))
         assert (found["base64"] @ other.T).item() < 0.99
+
+
+async def test_an_image_that_is_fetched_has_the_vector_of_one_that_is_sent(embedding):
+    async with embedding() as (worker, http), network(partial(plainly, given=answer(RED))) as net:
+        async with beside(worker, fetcher(net)) as fetching:
+            fetched = vectors(await post(fetching, [{"image": "http://images.example/cat.png"}]))
+        np.testing.assert_array_equal(fetched, vectors(await post(http, item(RED))))
+        assert net.connected == [(PUBLIC, 80)]
 
 
 async def test_several_images_and_texts_come_back_in_order(embedding):

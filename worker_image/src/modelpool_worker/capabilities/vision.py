@@ -4,6 +4,7 @@ Importing this module imports torch and transformers, which takes seconds: only 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any, ClassVar, Final
 
@@ -20,7 +21,7 @@ from modelpool_worker.generation.engines import Engine, find_context, find_ends,
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Message, Sampling, TextRequest
 from modelpool_worker.generation.solo import try_out
-from modelpool_worker.generation.vision_prompts import VisionPrompts, VisionReader
+from modelpool_worker.generation.vision_prompts import VisionInputs, VisionPrompts, VisionReader
 from modelpool_worker.generation.vocabulary import Vocabulary
 from modelpool_worker.generation.warm_up import warm_up
 from modelpool_worker.imaging.pixel_budget import PixelBudget
@@ -65,18 +66,12 @@ class Vision:
         vocabulary = Vocabulary(processor.tokenizer.backend_tokenizer)
         reader = VisionReader(processor, vocabulary, dtype, files.source)
         try:
-            probe = reader.read(_WARM_UP_MESSAGES, find_context(config))
-        except RequestError as error:
+            probe = _probe(reader, find_context(config), files.source)
+            fast = partial(_make_fast, probe)
+            model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, fast)
+        except BaseException:
             reader.close()
-            raise NeverLoadsError(
-                f"the processor or chat template of {files.source} does not take an image and a text; expected those "
-                "that the model came with"
-            ) from error
-
-        def make_fast(model: Any) -> bool:
-            return join_layers(model) and rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
-
-        model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, make_fast)
+            raise
         alone = not reads_plainly(type(model), probe.extra)
         engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
         budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
@@ -143,6 +138,20 @@ def reads_plainly(model_class: type, extra: Mapping[str, Any]) -> bool:
         for name, value in extra.items()
     )
     return usual and not masks and once
+
+
+def _probe(reader: VisionReader, context: int, source: str) -> VisionInputs:
+    try:
+        return reader.read(_WARM_UP_MESSAGES, context)
+    except RequestError as error:
+        raise NeverLoadsError(
+            f"the processor or chat template of {source} does not take an image and a text; expected those that the "
+            "model came with"
+        ) from error
+
+
+def _make_fast(probe: VisionInputs, model: Any) -> bool:
+    return join_layers(model) and rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
 
 
 def _config(files: model_files.ModelFiles) -> Any:

@@ -7,7 +7,7 @@ step.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +28,9 @@ from modelpool_worker.models.linear import padded_rows, rearranged_weight, rearr
 
 #: Tokens calculated together by one thread: enough rows for its matrix kernels, and few enough for its cache.
 _PART_TOKENS: Final = 512
-#: Tokens from which on one text alone is faster with several threads.
-_LARGE: Final = 64
+#: Tokens from which on one text alone is faster with several threads: in float32 any text; in half as many bits a
+#: thread is done with a short one before the others have heard of it.
+_LARGE: Final[Mapping[torch.dtype, int]] = {torch.float32: 1, torch.bfloat16: 64, torch.float16: 64}
 
 
 class BertEncoder:
@@ -41,7 +42,7 @@ class BertEncoder:
         self.dtype = dtype
         self._lock = threading.Lock()
         self._callers = 0
-        #: A thread that calculates with all the others, for who is alone with a long text.
+        #: A thread that calculates with all the others, for who is alone with one text.
         self._together = ThreadPoolExecutor(1, "together", initializer=calculate_with, initargs=(threads,))
         self._heads = sizes.heads
         self._epsilon = sizes.epsilon
@@ -77,10 +78,10 @@ class BertEncoder:
     def embed(self, texts: Sequence[Sequence[int]], modes: Sequence[str]) -> Tensor:
         """Return one float32 vector per text [texts, size × modes], in order; each text has one token at least.
 
-        Calculated by the thread that calls, but for a long text that nobody else is beside.
+        Calculated by the thread that calls, but for one text, long enough, that nobody else is beside.
         """
         with self._called() as alone:
-            if alone and len(texts) == 1 and len(texts[0]) >= _LARGE:
+            if alone and len(texts) == 1 and len(texts[0]) >= _LARGE[self.dtype]:
                 return self._together.submit(self._embed_part, texts, modes).result()
             calculate_alone()
             parts = divide([len(ids) for ids in texts], 1, _PART_TOKENS)

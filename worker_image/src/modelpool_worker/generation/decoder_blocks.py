@@ -17,23 +17,22 @@ from modelpool_worker.models.scripted import scripted
 
 
 class Weights(NamedTuple):
-    """Weights [out, in] and biases of a layer's linear parts, and of its norms; queries, keys and values are joined.
+    """A layer's linear weights [out, in], biases and norms; what is calculated of the same rows is joined.
 
-    So are gate and rise of the part behind the attention. ``head_norm`` [heads + groups, head size] is that of queries
-    and keys, of no numbers where they have none.
+    ``qk_norm`` [heads + groups, head size] is that of queries and keys, and has no numbers where there is none.
     """
 
-    norm: Tensor
-    joined: Tensor
-    joined_bias: Optional[Tensor]  # noqa: UP045
-    head_norm: Tensor
-    out: Tensor
-    out_bias: Optional[Tensor]  # noqa: UP045
-    second_norm: Tensor
-    wide: Tensor
-    wide_bias: Optional[Tensor]  # noqa: UP045
-    narrow: Tensor
-    narrow_bias: Optional[Tensor]  # noqa: UP045
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Optional[Tensor]  # noqa: UP045
+    qk_norm: Tensor
+    output: Tensor
+    output_bias: Optional[Tensor]  # noqa: UP045
+    mlp_norm: Tensor
+    gate_up: Tensor
+    gate_up_bias: Optional[Tensor]  # noqa: UP045
+    down: Tensor
+    down_bias: Optional[Tensor]  # noqa: UP045
 
 
 class Sizes(NamedTuple):
@@ -72,61 +71,59 @@ def run_blocks(
     weights: List[Weights],  # noqa: UP006
     sizes: Sizes,
     past: Past,
-    turns: Tuple[Tensor, Tensor],  # noqa: UP006
+    rotation: Tuple[Tensor, Tensor],  # noqa: UP006
     mask: Optional[Tensor],  # noqa: UP045
     more: int,
 ) -> Tuple[Tensor, List[Tensor], List[Tensor]]:  # noqa: UP006
     """Return ``hidden`` [texts, tokens, size] after all layers, and each layer's keys and values, past and new.
 
-    ``turns`` are cosine and sine of the tokens' places [texts, tokens, head size], ``mask`` is added to the attention
-    or says what it hears; without one a token hears those before it. ``more`` rows are calculated besides, so that
-    their number is a usual one. Nothing is returned of keys and values that have room: they were written to.
+    ``rotation`` has cosine and sine of the tokens' places [texts, tokens, head size], ``mask`` is added to the
+    attention or says what it hears; without one a token hears those before it. ``more`` rows are calculated besides, so
+    that their number is a usual one. Nothing is returned of keys and values that have room: they were written to.
     """
     texts, tokens, size = hidden.shape
     count = texts * tokens
-    rows = functional.pad(hidden.reshape(count, size), (0, 0, 0, more))
-    cosine, sine = turns
+    heads, groups, epsilon, rearranged = sizes
     places = past.places
+    cosine, sine = rotation
     half = cosine.shape[2] // 2
     cosine = cosine.unsqueeze(2)
-    # a half that is turned has the other one's sign, which is cheaper to change here
+    # of the halves that are swapped one changes its sign, which is cheaper to do here
     sine = torch.cat((-sine[:, :, :half], sine[:, :, half:]), 2).unsqueeze(2)
     keys: List[Tensor] = []  # noqa: UP006
     values: List[Tensor] = []  # noqa: UP006
-    for number in range(len(weights)):
-        w = weights[number]
-        joined = linear_rows(norm(rows, w.norm, sizes.epsilon), w.joined, w.joined_bias, False, sizes.rearranged)
-        joined = joined.narrow(0, 0, count).view(texts, tokens, sizes.heads + 2 * sizes.groups, -1)
-        turned = joined.narrow(2, 0, sizes.heads + sizes.groups)
-        if w.head_norm.numel() > 0:
-            turned = norm(turned, w.head_norm, sizes.epsilon)
-        swapped = torch.cat((turned[:, :, :, half:], turned[:, :, :, :half]), 3)
-        turned = torch.addcmul(turned * cosine, swapped, sine)
-        query = turned.narrow(2, 0, sizes.heads).transpose(1, 2)
-        key = turned.narrow(2, sizes.heads, sizes.groups).transpose(1, 2)
-        value = joined.narrow(2, sizes.heads + sizes.groups, sizes.groups).transpose(1, 2)
+    rows = functional.pad(hidden.reshape(count, size), (0, 0, 0, more))
+    for layer in range(len(weights)):
+        w = weights[layer]
+        qkv = linear_rows(norm(rows, w.attention_norm, epsilon), w.qkv, w.qkv_bias, False, rearranged)
+        qkv = qkv.narrow(0, 0, count).view(texts, tokens, heads + 2 * groups, -1)
+        rotated = qkv.narrow(2, 0, heads + groups)
+        if w.qk_norm.numel() > 0:
+            rotated = norm(rotated, w.qk_norm, epsilon)
+        swapped = torch.cat((rotated[:, :, :, half:], rotated[:, :, :, :half]), 3)
+        rotated = torch.addcmul(rotated * cosine, swapped, sine)
+        query = rotated.narrow(2, 0, heads).transpose(1, 2)
+        key = rotated.narrow(2, heads, groups).transpose(1, 2)
+        value = qkv.narrow(2, heads + groups, groups).transpose(1, 2)
         if places is not None:
-            key = written(past.keys[number], key, places, past.columns)
-            value = written(past.values[number], value, places, past.columns)
+            key = written(past.keys[layer], key, places, past.columns)
+            value = written(past.values[layer], value, places, past.columns)
             # heads that share keys are so many queries of them
-            query = query.reshape(texts, sizes.groups, sizes.heads // sizes.groups, -1)
-            heard = functional.scaled_dot_product_attention(query, key, value, mask).reshape(count, -1)
+            query = query.reshape(texts, groups, heads // groups, -1)
+            heard = functional.scaled_dot_product_attention(query, key, value, mask)
         else:
-            key, value = behind(past.keys[number], key), behind(past.values[number], value)
+            key, value = behind(past.keys[layer], key), behind(past.values[layer], value)
             keys.append(key)
             values.append(value)
             causal = mask is None and tokens > 1
-            shared = sizes.heads // sizes.groups
             heard = functional.scaled_dot_product_attention(
-                query, repeated(key, shared), repeated(value, shared), mask, is_causal=causal
-            )
-            heard = heard.transpose(1, 2).reshape(count, -1)
-        heard = functional.pad(heard, (0, 0, 0, more))
-        rows = linear_rows(heard, w.out, w.out_bias, False, sizes.rearranged).add_(rows)
-        wide = linear_rows(norm(rows, w.second_norm, sizes.epsilon), w.wide, w.wide_bias, False, sizes.rearranged)
-        gate, rise = wide.chunk(2, 1)
-        wide = functional.silu(gate).mul_(rise)
-        rows = linear_rows(wide, w.narrow, w.narrow_bias, False, sizes.rearranged).add_(rows)
+                query, key, value, mask, is_causal=causal, enable_gqa=True
+            ).transpose(1, 2)
+        heard = functional.pad(heard.reshape(count, -1), (0, 0, 0, more))
+        rows = linear_rows(heard, w.output, w.output_bias, False, rearranged).add_(rows)
+        gate_up = linear_rows(norm(rows, w.mlp_norm, epsilon), w.gate_up, w.gate_up_bias, False, rearranged)
+        gate, up = gate_up.chunk(2, 1)
+        rows = linear_rows(functional.silu(gate).mul_(up), w.down, w.down_bias, False, rearranged).add_(rows)
     return rows.narrow(0, 0, count).view(texts, tokens, size), keys, values
 
 
@@ -145,14 +142,6 @@ def written(room: Tensor, new: Tensor, places: Tensor, columns: int) -> Tensor:
 def behind(old: Tensor, new: Tensor) -> Tensor:
     """Join along the columns; a copy in any case, as ``new`` is a part of something larger."""
     return torch.cat((old, new), 2) if old.numel() > 0 else new.clone(memory_format=torch.contiguous_format)
-
-
-def repeated(groups: Tensor, times: int) -> Tensor:
-    """Give each head its own: [texts, groups, columns, size] → [texts, groups × times, columns, size]."""
-    if times == 1:
-        return groups
-    texts, number, columns, size = groups.shape
-    return groups.unsqueeze(2).expand(-1, -1, times, -1, -1).reshape(texts, number * times, columns, size)
 
 
 @cache

@@ -30,8 +30,8 @@ def join_layers(model: Any) -> bool:
         return True
     with torch.inference_mode():
         expected = _read(decoder)
-        decoder.layers = nn.ModuleList([DecoderLayers(decoder.layers, decoder.config)])
         try:
+            decoder.layers = nn.ModuleList([DecoderLayers(decoder.layers, decoder.config)])
             return alike(_read(decoder), expected)
         except Exception:  # a size that is none of a plain decoder shows in many ways
             return False
@@ -43,7 +43,7 @@ class DecoderLayers(nn.Module):
     def __init__(self, layers: nn.ModuleList, config: Any) -> None:
         super().__init__()
         heads, groups = config.num_attention_heads, config.num_key_value_heads
-        self._sizes = Sizes(heads, groups, config.rms_norm_eps, rearranged=True)
+        self._sizes = Sizes(heads, groups, float(config.rms_norm_eps), rearranged=True)
         self._blocks = compiled()
         self._weights: list[Weights] = []
         for number in range(len(layers)):
@@ -102,24 +102,24 @@ def _is_plain(decoder: Any) -> bool:
 
 def _weights(layer: Any, heads: int, groups: int) -> Weights:
     attention, mlp = layer.self_attn, layer.mlp
-    joined, joined_bias = _linear([attention.q_proj, attention.k_proj, attention.v_proj])
-    out, out_bias = _linear([attention.o_proj])
-    wide, wide_bias = _linear([mlp.gate_proj, mlp.up_proj])
-    narrow, narrow_bias = _linear([mlp.down_proj])
-    norm, second_norm = (_own(each.weight) for each in (layer.input_layernorm, layer.post_attention_layernorm))
-    head_norm = norm.new_empty(0)
+    qkv, qkv_bias = _linear([attention.q_proj, attention.k_proj, attention.v_proj])
+    output, output_bias = _linear([attention.o_proj])
+    gate_up, gate_up_bias = _linear([mlp.gate_proj, mlp.up_proj])
+    down, down_bias = _linear([mlp.down_proj])
+    attention_norm, mlp_norm = _own(layer.input_layernorm.weight), _own(layer.post_attention_layernorm.weight)
+    qk_norm = attention_norm.new_empty(0)
     if hasattr(attention, "q_norm"):
-        ours = (attention.q_norm.weight.expand(heads, -1), attention.k_norm.weight.expand(groups, -1))
-        head_norm = torch.cat(ours)
+        qk_norm = torch.cat([attention.q_norm.weight.expand(heads, -1), attention.k_norm.weight.expand(groups, -1)])
     return Weights(
-        norm, joined, joined_bias, head_norm, out, out_bias, second_norm, wide, wide_bias, narrow, narrow_bias
+        *(attention_norm, qkv, qkv_bias, qk_norm, output, output_bias),
+        *(mlp_norm, gate_up, gate_up_bias, down, down_bias),
     )
 
 
 def _linear(parts: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
-    """Return the parts' weights, joined and rearranged, and their biases; a copy of the file's."""
+    """Return the parts' weights, joined and rearranged, and their biases; copies of what the file has."""
     biases = [part.bias for part in parts if part.bias is not None]
-    weight = rearranged_weight(torch.cat([part.weight for part in parts]) if len(parts) > 1 else parts[0].weight)
+    weight = rearranged_weight(torch.cat([part.weight for part in parts]))
     return weight, torch.cat(biases) if biases else None
 
 
