@@ -8,6 +8,7 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoTokenizer,
     DynamicCache,
     LlamaConfig,
     LlamaForCausalLM,
@@ -20,9 +21,12 @@ from transformers import (
 )
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
+from modelpool_worker.capabilities.base import LoadRequest
+from modelpool_worker.capabilities.text_to_text import TextToText
 from modelpool_worker.generation.decoder_blocks import Past, Sizes, compiled, run_blocks
 from modelpool_worker.generation.decoder_layers import DecoderLayers, join_layers
 from modelpool_worker.generation.engines import steps_together
+from modelpool_worker.generation.request import Sampling, TextRequest
 from modelpool_worker.generation.slot_cache import Layer, SlotCache
 from modelpool_worker.models.linear import rearranges
 from modelpool_worker.models.rearranged import rearrange
@@ -36,7 +40,7 @@ pytestmark = [
 SIZES = {
     "hidden_size": 64,
     "intermediate_size": 96,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 5,  # more than are calculated at once
     "num_attention_heads": 4,
     "vocab_size": 300,
     "initializer_range": 0.2,
@@ -51,7 +55,7 @@ MADE = {
     "mistral, no window": lambda: MistralForCausalLM(MistralConfig(**GROUPED, sliding_window=None, head_dim=24)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**GROUPED)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16)),
-    "long rope": lambda: LlamaForCausalLM(
+    "linear rope": lambda: LlamaForCausalLM(
         LlamaConfig(**GROUPED, rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 10_000.0})
     ),
 }
@@ -176,30 +180,70 @@ def test_other_decoders_stay_as_they_are(tmp_path, kind):
 
 @pytest.mark.parametrize(
     "change",
-    [{"hidden_act": "gelu"}, {"layer_types": ["full_attention", "sliding_attention", "full_attention"]}],
-    ids=["another activation", "some layers with a window"],
+    [
+        {"hidden_act": "gelu"},
+        {"sliding_window": 4},
+        {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+        {"attention_chunk_size": 4},
+    ],
+    ids=["another activation", "a window", "some layers with a window", "attention in chunks"],
 )
 def test_what_the_config_says_otherwise_stays_as_it_is(change):
-    model = Qwen3ForCausalLM(Qwen3Config(**GROUPED, head_dim=16, sliding_window=4, use_sliding_window=True, **change))
-    assert join_layers(model.eval())
-    assert len(model.model.layers) == 3
+    model = made("llama")
+    for name, value in change.items():
+        setattr(model.config, name, value)
+    assert join_layers(model)
+    assert len(model.model.layers) == 5
+
+
+def test_a_vocabulary_too_small_to_be_tried_out_stays_as_it_is():
+    model = LlamaForCausalLM(LlamaConfig(**GROUPED | {"vocab_size": 5})).eval()
+    assert join_layers(model)
+    assert len(model.model.layers) == 5
 
 
 def test_another_format_stays_as_it_is():
     model = made("llama", torch.float16)
     assert join_layers(model)
-    assert len(model.model.layers) == 3
+    assert len(model.model.layers) == 5
 
 
-@pytest.mark.parametrize("wrong", ["other numbers", "cannot be joined"])
-def test_a_model_that_calculates_otherwise_has_to_be_loaded_again(monkeypatch, wrong):
-    model = made("qwen3")
-    if wrong == "other numbers":
-        before = Qwen3Attention.forward
-        monkeypatch.setattr(Qwen3Attention, "forward", lambda *args, **kwargs: _doubled(before(*args, **kwargs)))
-    else:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("wrong", ["other numbers", "a first token that is far larger", "cannot be joined"])
+def test_a_model_that_calculates_otherwise_has_to_be_loaded_again(monkeypatch, wrong, dtype):
+    model = made("qwen3", dtype)
+    if wrong == "cannot be joined":
         model.config.num_attention_heads = 3
+    else:
+        otherwise(monkeypatch)
+    if wrong == "a first token that is far larger":
+        norm = model.model.norm
+        norm.register_forward_hook(lambda _norm, _given, made: torch.cat((made[:, :1] * 1000, made[:, 1:]), dim=1))
     assert not join_layers(model)
+
+
+def test_a_decoder_that_calculates_otherwise_is_loaded_again_and_serves(monkeypatch, tmp_path):
+    otherwise(monkeypatch)
+    text_decoder.build(tmp_path, "qwen3")
+    prompt = tuple(ids(1, 12)[0].tolist())
+    library = AutoModelForCausalLM.from_pretrained(str(tmp_path), dtype=torch.float32, local_files_only=True).eval()
+    expected = library.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)[0, len(prompt) :]
+    model = TextToText()
+    model.load(LoadRequest(folder=tmp_path, source="file:///m", dtype="float32", gpus=0, threads=1))
+    (prepared,) = model.prepare([TextRequest(prompt=prompt, sampling=Sampling(temperature=0, max_tokens=20))])
+    pieces = model.turn({1: prepared.value}, ())
+    while not pieces[-1].last:
+        pieces += model.turn({}, ())
+    model.unload()
+    tokenizer = AutoTokenizer.from_pretrained(str(tmp_path), local_files_only=True)
+    said = "".join(piece.value.text for piece in pieces)
+    assert said == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def otherwise(monkeypatch):
+    """Have transformers calculate the attention of Qwen 3 in another way."""
+    before = Qwen3Attention.forward
+    monkeypatch.setattr(Qwen3Attention, "forward", lambda *args, **kwargs: _doubled(before(*args, **kwargs)))
 
 
 def _doubled(output):
@@ -224,12 +268,12 @@ def test_compiled_or_not_the_layers_give_the_same(steps):
     join_layers(model)
     layers = model.model.layers[0]
     assert isinstance(compiled(), torch.jit.ScriptFunction)
-    sizes = Sizes(4, 2, 1e-6, rearranged=True)
+    sizes = Sizes(4, 2, 1e-6)
     tokens = 1 if steps else 7
 
     def run(blocks):
         torch.manual_seed(5)
-        keys, values = ([torch.randn(2, 2, 9, 16) for _layer in range(3)] for _kind in range(2))
+        keys, values = ([torch.randn(2, 2, 9, 16) for _layer in range(5)] for _kind in range(2))
         past = Past(keys, values, torch.tensor([3, 6]) if steps else None, 7)
         turns = (torch.rand(2, tokens, 16), torch.rand(2, tokens, 16))
         mask = torch.zeros(2, 1, tokens, 7 if steps else 9 + tokens)
@@ -239,7 +283,7 @@ def test_compiled_or_not_the_layers_give_the_same(steps):
         for _time in range(3):  # what is compiled changes with its first uses
             (one, *ones, one_past), (other, *others, other_past) = run(compiled()), run(run_blocks)
             assert torch.equal(one, other)
-            assert [len(each) for each in ones] == [0 if steps else 3] * 2
+            assert [len(each) for each in ones] == [0 if steps else 5] * 2
             held, expected = (
                 [*left[0], *left[1], *past.keys, *past.values]
                 for left, past in ((ones, one_past), (others, other_past))

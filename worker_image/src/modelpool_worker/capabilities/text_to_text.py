@@ -53,7 +53,7 @@ class TextToText:
         dtype = choose_dtype(request.dtype, self._device)
         tokenizer = load_tokenizer(files.folder, files.source)
         disarm_tokenizer(tokenizer)
-        model = load_changed(AutoModelForCausalLM, config, files, dtype, self._device, _make_fast)
+        model = load_changed(AutoModelForCausalLM, config, files, dtype, self._device, (_join, _rearrange))
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         engine = make_engine(model, vocabulary, find_ends(model, tokenizer))
         self._prompts = TextPrompts(tokenizer, vocabulary, engine.context_tokens, int(config.vocab_size))
@@ -102,8 +102,12 @@ class TextToText:
         return self._engine
 
 
-def _make_fast(model: Any) -> bool:
-    return join_layers(model) and rearrange(model, try_out)
+def _join(model: Any) -> bool:
+    return join_layers(model) and _rearrange(model)
+
+
+def _rearrange(model: Any) -> bool:
+    return rearrange(model, try_out)
 
 
 def _config(files: model_files.ModelFiles) -> Any:

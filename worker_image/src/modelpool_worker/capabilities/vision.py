@@ -67,15 +67,15 @@ class Vision:
         reader = VisionReader(processor, vocabulary, dtype, files.source)
         try:
             probe = _probe(reader, find_context(config), files.source)
-            fast = partial(_make_fast, probe)
-            model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, fast)
+            forms = (partial(_join, probe), partial(_rearrange, probe))
+            model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, forms)
+            alone = not reads_plainly(type(model), probe.extra)
+            engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
+            budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
+            self._prompts = VisionPrompts(reader, engine.context_tokens, budget)
         except BaseException:
             reader.close()
             raise
-        alone = not reads_plainly(type(model), probe.extra)
-        engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
-        budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
-        self._prompts = VisionPrompts(reader, engine.context_tokens, budget)
         self._engine = engine
         return Loaded(
             str(self._device),
@@ -150,8 +150,12 @@ def _probe(reader: VisionReader, context: int, source: str) -> VisionInputs:
         ) from error
 
 
-def _make_fast(probe: VisionInputs, model: Any) -> bool:
-    return join_layers(model) and rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
+def _join(probe: VisionInputs, model: Any) -> bool:
+    return join_layers(model) and _rearrange(probe, model)
+
+
+def _rearrange(probe: VisionInputs, model: Any) -> bool:
+    return rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
 
 
 def _config(files: model_files.ModelFiles) -> Any:

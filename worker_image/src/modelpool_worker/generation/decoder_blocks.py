@@ -17,7 +17,7 @@ from modelpool_worker.models.scripted import scripted
 
 
 class Weights(NamedTuple):
-    """A layer's linear weights [out, in], biases and norms; what is calculated of the same rows is joined.
+    """A layer's rearranged linear weights [out, in], biases and norms; what is calculated of the same rows is joined.
 
     ``qk_norm`` [heads + groups, head size] is that of queries and keys, and has no numbers where there is none.
     """
@@ -36,15 +36,11 @@ class Weights(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Heads of the attention, groups of them that share keys and values, the norms' epsilon.
-
-    ``rearranged``: how the weights lie in memory, as `linear_rows` says.
-    """
+    """Heads of the attention, groups of them that share keys and values, the norms' epsilon."""
 
     heads: int
     groups: int
     epsilon: float
-    rearranged: bool
 
 
 class Past(NamedTuple):
@@ -83,7 +79,7 @@ def run_blocks(
     """
     texts, tokens, size = hidden.shape
     count = texts * tokens
-    heads, groups, epsilon, rearranged = sizes
+    heads, groups, epsilon = sizes
     places = past.places
     cosine, sine = rotation
     half = cosine.shape[2] // 2
@@ -95,7 +91,7 @@ def run_blocks(
     rows = functional.pad(hidden.reshape(count, size), (0, 0, 0, more))
     for layer in range(len(weights)):
         w = weights[layer]
-        qkv = linear_rows(norm(rows, w.attention_norm, epsilon), w.qkv, w.qkv_bias, False, rearranged)
+        qkv = linear_rows(norm(rows, w.attention_norm, epsilon), w.qkv, w.qkv_bias, False, True)
         qkv = qkv.narrow(0, 0, count).view(texts, tokens, heads + 2 * groups, -1)
         rotated = qkv.narrow(2, 0, heads + groups)
         if w.qk_norm.numel() > 0:
@@ -120,10 +116,10 @@ def run_blocks(
                 query, key, value, mask, is_causal=causal, enable_gqa=True
             ).transpose(1, 2)
         heard = functional.pad(heard.reshape(count, -1), (0, 0, 0, more))
-        rows = linear_rows(heard, w.output, w.output_bias, False, rearranged).add_(rows)
-        gate_up = linear_rows(norm(rows, w.mlp_norm, epsilon), w.gate_up, w.gate_up_bias, False, rearranged)
+        rows = linear_rows(heard, w.output, w.output_bias, False, True).add_(rows)
+        gate_up = linear_rows(norm(rows, w.mlp_norm, epsilon), w.gate_up, w.gate_up_bias, False, True)
         gate, up = gate_up.chunk(2, 1)
-        rows = linear_rows(functional.silu(gate).mul_(up), w.down, w.down_bias, False, rearranged).add_(rows)
+        rows = linear_rows(functional.silu(gate).mul_(up), w.down, w.down_bias, False, True).add_(rows)
     return rows.narrow(0, 0, count).view(texts, tokens, size), keys, values
 
 

@@ -1,39 +1,48 @@
 """All layers of a plain decoder as one, in the place of those of transformers, which this module imports."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from modelpool_worker.generation.decoder_blocks import Past, Sizes, Weights, compiled
-from modelpool_worker.generation.likeness import alike
 from modelpool_worker.generation.slot_cache import SlotView
 from modelpool_worker.models.linear import padded_rows, rearranged_weight, rearranges
+from modelpool_worker.models.memory import is_out_of_memory
 
 #: Layers of transformers that calculate as `run_blocks` does, where nothing of their config says otherwise.
 _PLAIN: Final = frozenset({"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"})
-_TEXT: Final = (3, 11, 5, 7, 2, 13, 17, 4, 6)
+#: How far a token may be from what transformers makes of it, by its own length; rounding is far below.
+_TOLERANCE: Final[Mapping[torch.dtype, float]] = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+#: Layers calculated at once where keys and values grow: so many of them are in memory twice for a moment.
+_AT_ONCE: Final = 4
+_TEXT: Final = (3, 1, 5, 7, 2, 4, 6, 1, 3)
 _FIRST: Final = 5
 
 
 def join_layers(model: Any) -> bool:
     """Join the layers of a model for text on the CPU; return False where the model is of no use any more.
 
-    Any other than a plain decoder stays as it is. The layers' weights are rearranged, one layer after the other: there
-    is no time at which most of them are twice in memory. A text is read before and after, and where the numbers differ
-    the model has to be loaded again and left as it is.
+    Any other than a plain decoder stays as it is. The layers' weights are rearranged, one layer after the other. A text
+    is read before and after, and where the numbers differ the model has to be loaded again and left as it is.
     """
-    decoder = model.get_decoder()
-    if not _is_plain(decoder):
-        return True
     with torch.inference_mode():
-        expected = _read(decoder)
+        try:
+            decoder = model.get_decoder()
+            if not _is_plain(decoder):
+                return True
+            expected = _read(decoder)
+        except Exception:  # whatever it is, it is nothing that is known to be plain, and nothing was changed
+            return True
         try:
             decoder.layers = nn.ModuleList([DecoderLayers(decoder.layers, decoder.config)])
-            return alike(_read(decoder), expected)
-        except Exception:  # a size that is none of a plain decoder shows in many ways
+            return _alike(_read(decoder), expected)
+        except Exception as error:  # a size that is none of a plain decoder shows in many ways
+            if is_out_of_memory(error):
+                raise
             return False
 
 
@@ -43,7 +52,7 @@ class DecoderLayers(nn.Module):
     def __init__(self, layers: nn.ModuleList, config: Any) -> None:
         super().__init__()
         heads, groups = config.num_attention_heads, config.num_key_value_heads
-        self._sizes = Sizes(heads, groups, float(config.rms_norm_eps), rearranged=True)
+        self._sizes = Sizes(heads, groups, float(config.rms_norm_eps))
         self._blocks = compiled()
         self._weights: list[Weights] = []
         for number in range(len(layers)):
@@ -61,23 +70,32 @@ class DecoderLayers(nn.Module):
     ) -> Tensor:
         """Return ``hidden_states`` [texts, tokens, size] after all layers; ``past_key_values`` grows."""
         texts, tokens, _size = hidden_states.shape
-        view = past_key_values if isinstance(past_key_values, SlotView) else None
-        past = self._before(past_key_values, hidden_states) if view is None else _with_room(view)
         more = padded_rows(texts * tokens) - texts * tokens
-        arguments = (self._weights, self._sizes, past, position_embeddings, attention_mask, more)
-        hidden, keys, values = self._blocks(hidden_states, *arguments)
-        if view is None and past_key_values is not None:
-            for layer, key, value in zip(past_key_values.layers, keys, values, strict=True):
+        rest = (position_embeddings, attention_mask, more)
+        if isinstance(past_key_values, SlotView):
+            return self._blocks(hidden_states, self._weights, self._sizes, _with_room(past_key_values), *rest)[0]
+        for first in range(0, len(self._weights), _AT_ONCE):
+            weights = self._weights[first : first + _AT_ONCE]
+            layers = [] if past_key_values is None else past_key_values.layers[first : first + _AT_ONCE]
+            past = _behind(layers, hidden_states) if layers else _nothing(len(weights), hidden_states)
+            hidden_states, keys, values = self._blocks(hidden_states, weights, self._sizes, past, *rest)
+            del past  # what it has is not needed any more once the layers have the new ones
+            for layer, key, value in zip(layers, keys, values, strict=bool(layers)):
                 if not layer.is_initialized:
                     layer.lazy_initialization(key, value)
                 layer.keys, layer.values = key, value
-        return hidden
+        return hidden_states
 
-    def _before(self, cache: Any, like: Tensor) -> Past:
-        if cache is None or not cache.get_seq_length():
-            nothing = [like.new_empty(0)] * len(self._weights)
-            return Past(nothing, nothing, None, 0)
-        return Past([layer.keys for layer in cache.layers], [layer.values for layer in cache.layers], None, 0)
+
+def _nothing(layers: int, like: Tensor) -> Past:
+    none = [like.new_empty(0)] * layers
+    return Past(none, none, None, 0)
+
+
+def _behind(layers: Sequence[Any], like: Tensor) -> Past:
+    if not layers[0].get_seq_length():
+        return _nothing(len(layers), like)
+    return Past([layer.keys for layer in layers], [layer.values for layer in layers], None, 0)
 
 
 def _with_room(view: SlotView) -> Past:
@@ -91,11 +109,11 @@ def _is_plain(decoder: Any) -> bool:
     if not isinstance(layers, nn.ModuleList) or not all(type(layer).__name__ in _PLAIN for layer in layers):
         return False
     config = decoder.config
+    cache = DynamicCache(config=config)
     weights = [module.weight for layer in layers for module in layer.modules() if isinstance(module, nn.Linear)]
     return (
         config.hidden_act == "silu"
-        and getattr(config, "sliding_window", None) is None
-        and set(getattr(config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        and all(type(layer) is DynamicLayer for layer in cache.layers)
         and all(weight.device.type == "cpu" and rearranges(weight.dtype) for weight in weights)
     )
 
@@ -126,6 +144,13 @@ def _linear(parts: Sequence[Any]) -> tuple[Tensor, Tensor | None]:
 def _own(weight: Tensor) -> Tensor:
     # the file stays mapped, and counts as memory, as long as a piece is in use
     return weight.detach().clone()
+
+
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """Return whether every token [1, tokens, size] is where it was; each by its own length."""
+    # one for all would be that of the first token, which is often many times the others'
+    distance = (found.float() - expected.float()).norm(dim=-1) / expected.float().norm(dim=-1)
+    return bool((distance <= _TOLERANCE[expected.dtype]).all())
 
 
 def _read(decoder: Any) -> Tensor:

@@ -1,11 +1,12 @@
 """Loading by transformers, every step checked first and every failure one of our sentences. Imports transformers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import torch
 from transformers import AutoConfig, AutoTokenizer
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -16,6 +17,8 @@ from transformers.utils import logging as transformers_logging
 from modelpool_worker.errors import NeverLoadsError
 from modelpool_worker.models.model_files import ModelFiles
 from modelpool_worker.models.shapes import Shape, check_shapes
+
+_log = structlog.get_logger(__name__)
 
 #: What transformers says when it cannot make the model's tensors of the file's.
 _CONVERSION: Final = "automatic conversion of the weights"
@@ -97,13 +100,18 @@ def load_changed(
     files: ModelFiles,
     dtype: torch.dtype,
     device: torch.device,
-    change: Callable[[Any], bool],
+    changes: Sequence[Callable[[Any], bool]],
 ) -> Any:
-    """Load a model and ``change`` it; where that says False it is of no use any more, and loaded again as it is."""
-    model = load_model(auto, config, files, dtype, device)
-    if change(model):
-        return model
-    del model  # before the next one: both at once would take more memory than either needs
+    """Load a model and change it, by the first of ``changes`` that says True.
+
+    One that says False has made the model useless: it is loaded again for the next one, and last left as it is.
+    """
+    for change in changes:
+        model = load_model(auto, config, files, dtype, device)
+        if change(model):
+            return model
+        del model  # before the next one: both at once would take more memory than either needs
+        _log.warning("the model is loaded again, in a slower form", source=files.source)
     return load_model(auto, config, files, dtype, device)
 
 

@@ -23,6 +23,6 @@ def scripted(function: _F) -> _F:
         warnings.simplefilter("ignore")
         try:
             one: _F = torch.jit.script(function)
-        except (AttributeError, RuntimeError):
+        except (AttributeError, RuntimeError, OSError):  # the last one: the source is not at hand
             return function
     return one
