@@ -1,11 +1,19 @@
 """The machine we run on: commands, Debian packages, root, free ports."""
 
 import os
+import random
 import shutil
 import socket
 import subprocess
+import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+#: Below Linux's ports for outgoing connections (32768 and up) and Kubernetes's node ports (30000 and up).
+_PORTS = range(20_000, 30_000)
+_given: set[int] = set()
+_lock = threading.Lock()
 
 
 class ClusterError(Exception):
@@ -98,12 +106,17 @@ def ensure_packages(packages: Iterable[str], purpose: str) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """So many different loopback TCP ports that nobody listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """So many TCP ports that nobody listens on at this moment; each is given to one caller of this process only.
+
+    Not of those that the kernel gives to outgoing connections: one of them would have it before a server gets to it.
+    """
+    found: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if len(found) == count:
+            return found
+        with _lock, socket.socket() as tried, suppress(OSError):
+            if port not in _given:
+                tried.bind(("", port))  # on any address: some servers listen on all of them
+                _given.add(port)
+                found.append(port)
+    raise ClusterError(f"expected {count} free TCP ports from {_PORTS[0]} to {_PORTS[-1]}, found {len(found)}")
