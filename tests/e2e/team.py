@@ -174,6 +174,17 @@ class Team:
         until(lambda: metric(address, "modelpool_worker_pending_requests") == 1, "the request is admitted", 30)
         return LongRequest(answer, len(texts))
 
+    def _seconds_per_text(self, worker: str) -> float:
+        """What one text of a long request takes, measured over a second: a short one would measure the way there."""
+        texts = 4
+        while True:
+            began = time.monotonic()
+            self.embed(worker, *[LONG_TEXT] * texts).raise_for_status()
+            taken = time.monotonic() - began
+            if taken > 1 or texts == MAX_INPUTS:
+                return taken / texts
+            texts = min(MAX_INPUTS, texts * 4)
+
     def address(self, worker: str) -> str:
         """The address of a worker's pod."""
         return str(self.core.read_namespaced_pod(self.pod_name(worker), self.namespace).status.pod_ip)
@@ -231,17 +242,6 @@ class Team:
         self.recorder.catch_up()
         found = violations([version for kind in (POOLS, WORKERS, PODS) for version in self.recorder.versions(kind)])
         assert found == [], f"{self.recorder.story()}"
-
-    def _seconds_per_text(self, worker: str) -> float:
-        """What one text of a long request takes, measured over a second: a short one would measure the way there."""
-        texts = 4
-        while True:
-            began = time.monotonic()
-            self.embed(worker, *[LONG_TEXT] * texts).raise_for_status()
-            taken = time.monotonic() - began
-            if taken > 1 or texts == MAX_INPUTS:
-                return taken / texts
-            texts = min(MAX_INPUTS, texts * 4)
 
     # How it ends
 

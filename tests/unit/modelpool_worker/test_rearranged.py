@@ -9,9 +9,9 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP
 
-from modelpool_worker.capabilities import text_to_text
 from modelpool_worker.capabilities.base import LoadRequest
 from modelpool_worker.capabilities.text_to_text import TextToText
+from modelpool_worker.generation import decoder
 from modelpool_worker.generation.request import Sampling, TextRequest
 from modelpool_worker.generation.solo import try_out
 from modelpool_worker.models import rearranged
@@ -106,7 +106,7 @@ def test_a_model_that_looks_at_its_layers_weights_is_loaded_as_it_is_saved(folde
     expected = load(KINDS[0]).generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist()
     monkeypatch.setattr(Qwen3MLP, "forward", forward)
     assert not rearrange(load(KINDS[0]), try_out)
-    monkeypatch.setattr(text_to_text, "join_layers", lambda _model: True)  # nobody asks for a joined layer's weights
+    monkeypatch.setattr(decoder, "join_layers", lambda _model: True)  # nobody asks for a joined layer's weights
     model = TextToText()
     model.load(LoadRequest(folder=folders[KINDS[0]], source="file:///m", dtype="float32", gpus=0, threads=1))
     (prepared,) = model.prepare([TextRequest(prompt=ids, sampling=sampling)])

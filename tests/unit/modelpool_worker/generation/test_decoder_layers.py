@@ -275,9 +275,9 @@ def test_compiled_or_not_the_layers_give_the_same(steps):
         torch.manual_seed(5)
         keys, values = ([torch.randn(2, 2, 9, 16) for _layer in range(5)] for _kind in range(2))
         past = Past(keys, values, torch.tensor([3, 6]) if steps else None, 7)
-        turns = (torch.rand(2, tokens, 16), torch.rand(2, tokens, 16))
+        rotation = (torch.rand(2, tokens, 16), torch.rand(2, tokens, 16))
         mask = torch.zeros(2, 1, tokens, 7 if steps else 9 + tokens)
-        return *blocks(torch.randn(2, tokens, 64), layers._weights, sizes, past, turns, mask, 2), past
+        return *blocks(torch.randn(2, tokens, 64), layers._weights, sizes, past, rotation, mask, 2), past
 
     with torch.inference_mode():
         for _time in range(3):  # what is compiled changes with its first uses

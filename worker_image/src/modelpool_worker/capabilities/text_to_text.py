@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Piece, Prepared
 from modelpool_worker.errors import NeverLoadsError
-from modelpool_worker.generation.decoder_layers import join_layers
+from modelpool_worker.generation.decoder import load_decoder
 from modelpool_worker.generation.engines import Engine, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import TextRequest
@@ -26,11 +26,9 @@ from modelpool_worker.models.pretrained import (
     build_skeleton,
     check_weights,
     disarm_tokenizer,
-    load_changed,
     load_tokenizer,
     read_config,
 )
-from modelpool_worker.models.rearranged import rearrange
 
 
 class TextToText:
@@ -53,7 +51,7 @@ class TextToText:
         dtype = choose_dtype(request.dtype, self._device)
         tokenizer = load_tokenizer(files.folder, files.source)
         disarm_tokenizer(tokenizer)
-        model = load_changed(AutoModelForCausalLM, config, files, dtype, self._device, (_join, _rearrange))
+        model = load_decoder(AutoModelForCausalLM, config, files, dtype, self._device, try_out)
         vocabulary = Vocabulary(tokenizer.backend_tokenizer)
         engine = make_engine(model, vocabulary, find_ends(model, tokenizer))
         self._prompts = TextPrompts(tokenizer, vocabulary, engine.context_tokens, int(config.vocab_size))
@@ -100,14 +98,6 @@ class TextToText:
         if self._engine is None:
             raise RuntimeError("no model is loaded; expected load() first")
         return self._engine
-
-
-def _join(model: Any) -> bool:
-    return join_layers(model) and _rearrange(model)
-
-
-def _rearrange(model: Any) -> bool:
-    return rearrange(model, try_out)
 
 
 def _config(files: model_files.ModelFiles) -> Any:

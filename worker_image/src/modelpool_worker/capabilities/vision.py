@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 from modelpool_worker.capabilities.base import Loaded, LoadRequest, Piece, Prepared
 from modelpool_worker.errors import NeverLoadsError, RequestError
-from modelpool_worker.generation.decoder_layers import join_layers
+from modelpool_worker.generation.decoder import load_decoder
 from modelpool_worker.generation.engines import Engine, find_context, find_ends, make_engine
 from modelpool_worker.generation.prompt import GenerationPrompt
 from modelpool_worker.generation.request import Message, Sampling, TextRequest
@@ -28,9 +28,8 @@ from modelpool_worker.imaging.pixel_budget import PixelBudget
 from modelpool_worker.models import model_files
 from modelpool_worker.models.devices import choose_device, choose_dtype, name_of, reserved_mib
 from modelpool_worker.models.memory import free_bytes
-from modelpool_worker.models.pretrained import build_skeleton, check_weights, load_changed, read_config
+from modelpool_worker.models.pretrained import build_skeleton, check_weights, read_config
 from modelpool_worker.models.processors import load_processor
-from modelpool_worker.models.rearranged import rearrange
 
 #: What of the free memory the processed images of waiting requests may take.
 _WAITING_SHARE: Final = 0.125
@@ -67,8 +66,8 @@ class Vision:
         reader = VisionReader(processor, vocabulary, dtype, files.source)
         try:
             probe = _probe(reader, find_context(config), files.source)
-            forms = (partial(_join, probe), partial(_rearrange, probe))
-            model = load_changed(AutoModelForImageTextToText, config, files, dtype, self._device, forms)
+            calculate = partial(try_out, ids=probe.ids, extra=probe.extra)
+            model = load_decoder(AutoModelForImageTextToText, config, files, dtype, self._device, calculate)
             alone = not reads_plainly(type(model), probe.extra)
             engine = make_engine(model, vocabulary, find_ends(model, processor.tokenizer), alone=alone)
             budget = PixelBudget(int(free_bytes(torch.device("cpu")) * _WAITING_SHARE))
@@ -148,14 +147,6 @@ def _probe(reader: VisionReader, context: int, source: str) -> VisionInputs:
             f"the processor or chat template of {source} does not take an image and a text; expected those that the "
             "model came with"
         ) from error
-
-
-def _join(probe: VisionInputs, model: Any) -> bool:
-    return join_layers(model) and _rearrange(probe, model)
-
-
-def _rearrange(probe: VisionInputs, model: Any) -> bool:
-    return rearrange(model, lambda each: try_out(each, probe.ids, probe.extra))
 
 
 def _config(files: model_files.ModelFiles) -> Any:

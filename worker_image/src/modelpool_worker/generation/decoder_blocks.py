@@ -81,6 +81,7 @@ def run_blocks(
     count = texts * tokens
     heads, groups, epsilon = sizes
     places = past.places
+    slots = torch.arange(texts, device=hidden.device)
     cosine, sine = rotation
     half = cosine.shape[2] // 2
     cosine = cosine.unsqueeze(2)
@@ -102,8 +103,8 @@ def run_blocks(
         key = rotated.narrow(2, heads, groups).transpose(1, 2)
         value = qkv.narrow(2, heads + groups, groups).transpose(1, 2)
         if places is not None:
-            key = written(past.keys[layer], key, places, past.columns)
-            value = written(past.values[layer], value, places, past.columns)
+            key = written(past.keys[layer], key, slots, places, past.columns)
+            value = written(past.values[layer], value, slots, places, past.columns)
             # heads that share keys are so many queries of them
             query = query.reshape(texts, groups, heads // groups, -1)
             heard = functional.scaled_dot_product_attention(query, key, value, mask)
@@ -128,11 +129,10 @@ def norm(rows: Tensor, weight: Tensor, epsilon: float) -> Tensor:
     return torch.rms_norm(rows, rows.shape[-1:], None, epsilon).mul_(weight)
 
 
-def written(room: Tensor, new: Tensor, places: Tensor, columns: int) -> Tensor:
-    """Write each row's one column [rows, groups, 1, size] to its place; return the columns that are looked at."""
-    rows = len(new)
-    room.transpose(1, 2).index_put_([torch.arange(rows, device=new.device), places], new.squeeze(2))
-    return room.narrow(0, 0, rows).narrow(2, 0, columns)
+def written(room: Tensor, new: Tensor, slots: Tensor, places: Tensor, columns: int) -> Tensor:
+    """Write each row's one column [rows, groups, 1, size] to its slot and place; return the columns looked at."""
+    room.transpose(1, 2).index_put_([slots, places], new.squeeze(2))
+    return room.narrow(0, 0, len(new)).narrow(2, 0, columns)
 
 
 def behind(old: Tensor, new: Tensor) -> Tensor:

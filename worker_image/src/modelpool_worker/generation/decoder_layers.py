@@ -53,6 +53,7 @@ class DecoderLayers(nn.Module):
         super().__init__()
         heads, groups = config.num_attention_heads, config.num_key_value_heads
         self._sizes = Sizes(heads, groups, float(config.rms_norm_eps))
+        self._config = config
         self._blocks = compiled()
         self._weights: list[Weights] = []
         for number in range(len(layers)):
@@ -74,27 +75,22 @@ class DecoderLayers(nn.Module):
         rest = (position_embeddings, attention_mask, more)
         if isinstance(past_key_values, SlotView):
             return self._blocks(hidden_states, self._weights, self._sizes, _with_room(past_key_values), *rest)[0]
+        cache = DynamicCache(config=self._config) if past_key_values is None else past_key_values
         for first in range(0, len(self._weights), _AT_ONCE):
-            weights = self._weights[first : first + _AT_ONCE]
-            layers = [] if past_key_values is None else past_key_values.layers[first : first + _AT_ONCE]
-            past = _behind(layers, hidden_states) if layers else _nothing(len(weights), hidden_states)
+            weights, layers = self._weights[first : first + _AT_ONCE], cache.layers[first : first + _AT_ONCE]
+            past = _behind(layers, hidden_states)
             hidden_states, keys, values = self._blocks(hidden_states, weights, self._sizes, past, *rest)
-            del past  # what it has is not needed any more once the layers have the new ones
-            for layer, key, value in zip(layers, keys, values, strict=bool(layers)):
+            for layer, key, value in zip(layers, keys, values, strict=True):
                 if not layer.is_initialized:
                     layer.lazy_initialization(key, value)
                 layer.keys, layer.values = key, value
         return hidden_states
 
 
-def _nothing(layers: int, like: Tensor) -> Past:
-    none = [like.new_empty(0)] * layers
-    return Past(none, none, None, 0)
-
-
 def _behind(layers: Sequence[Any], like: Tensor) -> Past:
     if not layers[0].get_seq_length():
-        return _nothing(len(layers), like)
+        nothing = [like.new_empty(0)] * len(layers)
+        return Past(nothing, nothing, None, 0)
     return Past([layer.keys for layer in layers], [layer.values for layer in layers], None, 0)
 
 
